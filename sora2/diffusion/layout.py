@@ -26,7 +26,7 @@ class NoiseMap:
 
 
 def token_spans(shape: VideoShape | AudioShape) -> Tensor:
-    """(n, 2) first and last moment in seconds of each latent frame, video or audio. They tile the time axis."""
+    """(n, 2) first and last moment in seconds of each latent frame, video or audio. They tile time."""
     k = torch.arange(shape.latent_shape[1] + 1, dtype=torch.float64)
     if isinstance(shape, VideoShape):
         edges = torch.where(k == 0, 0.0, 1 + (k - 1) * shape.temporal_stride) / shape.fps
@@ -113,7 +113,7 @@ class Layout:
         delay: dict[str, Tensor] | None = None,
         present: dict[str, Tensor] | None = None,
     ) -> NoiseMap:
-        """A map in which all is made from noise at once, but for what is given here per stream, each (R, N)."""
+        """A map in which all is made from noise at once, but for what is given per stream, each (R, N)."""
         known, start, delay, present = (({} if x is None else x) for x in (known, start, delay, present))
         maps = NoiseMap({}, {}, {})
         for name in self.names:

@@ -41,13 +41,9 @@ class LevelConfig:
 
     def __post_init__(self) -> None:
         if self.std <= 0 or not 0 <= self.uniform <= 1:
-            raise LevelError(
-                f"task.levels.std={self.std} must be positive and task.levels.uniform={self.uniform} in [0, 1]"
-            )
+            raise LevelError(f"task.levels.std={self.std} must be positive, uniform={self.uniform} in [0, 1]")
         if set(self.shift) != set(STREAMS) or min(self.shift.values()) <= 0:
-            raise LevelError(
-                f"task.levels.shift={self.shift} must give a positive number for each of {STREAMS}"
-            )
+            raise LevelError(f"task.levels.shift={self.shift} needs a positive number for each of {STREAMS}")
         check_mixture("task.levels.pairing", self.pairing, PAIRINGS)
 
 

@@ -24,7 +24,7 @@ from sora2.diffusion.noise_levels import (
     draw_paired_levels,
     token_levels,
 )
-from sora2.task.mixture import TASKS, TaskError
+from sora2.diffusion.tasks import TASKS, TaskError
 from sora2.types import Batch
 
 DEFAULT_MIXTURE = {
@@ -140,7 +140,7 @@ def _draw_levels_and_map(
 def sample_training_levels(
     batch: Batch, config: DiffusionConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Noise level of every token, {"video": (B, Nv), "audio": (B, Na)} for the streams present, on the CPU."""
+    """Noise level of every token, {"video": (B, Nv), "audio": (B, Na)}, on the CPU."""
     return _draw_levels_and_map(batch, config, generator)[0]
 
 
