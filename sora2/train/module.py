@@ -1,0 +1,164 @@
+"""The Lightning module around a recipe: accumulation, clipping, the finiteness guard, EMA, exact state.
+
+What is learned, and how, is in the recipe (`step.py` for the transformer); here is only what every recipe shares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sora2.config import to_mapping
+from sora2.errors import UserError
+from sora2.train.config import OptimizerConfig, TrainConfig
+from sora2.train.ema import PowerEMA, named_parameters
+from sora2.train.recipe import LossOutput, Progress, Recipe
+
+
+class NonFiniteError(UserError):
+    """A loss or gradient became NaN or infinite; nothing was updated."""
+
+
+def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A generator whose stream is a pure function of `key`, such as (seed, rank, samples seen).
+
+    Random draws never depend on what was drawn before, so a resumed run repeats an uninterrupted one.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def learning_rate(base: float, config: OptimizerConfig, progress: Progress) -> float:
+    """Linear warm-up, then constant or half-cosine decay, over samples seen."""
+    if config.warmup_samples > 0 and progress.samples_seen < config.warmup_samples:
+        return base * (progress.samples_seen + 1) / (config.warmup_samples + 1)
+    if config.schedule == "constant":
+        return base
+    decay = 0.5 * (1 + math.cos(math.pi * progress.fraction))
+    return base * (config.final_lr_fraction + (1 - config.final_lr_fraction) * decay)
+
+
+class TrainingModule(L.LightningModule):
+    """Trains a `Recipe`. One call of `training_step` is one micro-batch."""
+
+    def __init__(self, recipe: Recipe, config: TrainConfig) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe
+        self.config = config
+        self.samples_seen = 0  # over all ranks
+        self.step_keys: list[str] = []  # samples of the step in progress, for the error message of the guard
+        self.latest: dict[str, Tensor] = {}  # named losses of the last micro-batch
+        self.latest_totals: dict[str, Tensor] = {}
+        self.grad_norm: Tensor | None = None
+        self._micro_batches = 0
+        self._samples_at_step_start = 0
+        self.ema: PowerEMA | None = None
+
+    def averaged_parameters(self) -> dict[str, Tensor]:
+        return named_parameters({name: getattr(self.recipe, name) for name in self.recipe.averaged})
+
+    def on_fit_start(self) -> None:
+        if self.ema is None:
+            self.ema = PowerEMA(self.averaged_parameters(), self.config.ema.sigma_rel)
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.samples_seen, self.config.trainer.max_samples)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        o = self.config.optimizer
+        optimizers = []
+        for name, parameters in self.recipe.optimizer_groups().items():
+            matrices = [p for p in parameters if p.ndim >= 2]
+            vectors = [p for p in parameters if p.ndim < 2]
+            groups = [
+                {"params": matrices, "weight_decay": o.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ]
+            lr = o.lr if name == "main" else o.discriminator_lr
+            optimizers.append(
+                torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=o.betas, eps=o.eps, fused=True)
+            )
+        return optimizers
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, dict):
+            return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return batch.to(device, non_blocking=True)
+
+    def training_step(self, batch: Any, batch_index: int) -> None:
+        accumulate = self.config.trainer.accumulate
+        if self._micro_batches == 0:
+            self._samples_at_step_start = self.samples_seen
+            self.step_keys = []
+        self.step_keys += list(batch["keys"] if isinstance(batch, dict) else batch.keys)
+
+        generator = keyed_generator(self.device, self.config.seed, self.global_rank, self.samples_seen)
+        outputs = self.recipe.losses(batch, generator, self.progress)
+        for output in outputs.values():
+            self.manual_backward(output.total / accumulate)
+
+        self._record(outputs)
+        self.samples_seen += self.recipe.batch_size(batch) * self.trainer.world_size
+        self._micro_batches += 1
+        if self._micro_batches == accumulate:
+            self._micro_batches = 0
+            self._optimizer_step(outputs)
+
+    def _record(self, outputs: dict[str, LossOutput]) -> None:
+        self.latest_totals = {name: output.total.detach() for name, output in outputs.items()}
+        self.latest = {name: value for output in outputs.values() for name, value in output.named.items()}
+
+    def _optimizer_step(self, outputs: dict[str, LossOutput]) -> None:
+        o = self.config.optimizer
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        groups = self.recipe.optimizer_groups()
+        norms = [torch.nn.utils.clip_grad_norm_(p, o.grad_clip) for p in groups.values()]
+        self.grad_norm = norms[0]
+        checked = torch.stack([*norms, *(t.to(norms[0]) for t in self.latest_totals.values())])
+        if not torch.isfinite(checked).all():
+            self._refuse(norms)
+        for name, optimizer in zip(groups, optimizers, strict=True):
+            base = o.lr if name == "main" else o.discriminator_lr
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(base, o, Progress(self._samples_at_step_start, self.progress.max_samples))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(
+                self.averaged_parameters(), self.samples_seen, self.samples_seen - self._samples_at_step_start
+            )
+
+    def _refuse(self, norms: list[Tensor]) -> None:
+        losses = {name: float(value) for name, value in {**self.latest_totals, **self.latest}.items()}
+        raise NonFiniteError(
+            f"non-finite loss or gradient after {self._samples_at_step_start} samples: gradient norms "
+            f"{[float(n) for n in norms]}, losses of the last micro-batch {losses}. Nothing was updated. "
+            f"Samples of this step: {', '.join(self.step_keys)}. Inspect them with `sora2 inspect`, or resume from "
+            "the last checkpoint with a lower optimizer.lr."
+        )
+
+    @property
+    def at_step_boundary(self) -> bool:
+        """True between optimizer steps: the only moments at which a checkpoint is exact."""
+        return self._micro_batches == 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["sora2"] = {
+            "samples_seen": self.samples_seen,
+            "config": to_mapping(self.config),
+            "ema": {} if self.ema is None else self.ema.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["sora2"]
+        self.samples_seen = saved["samples_seen"]
+        self.ema = PowerEMA(self.averaged_parameters(), self.config.ema.sigma_rel)
+        self.ema.load_state_dict(saved["ema"])

@@ -1,0 +1,50 @@
+"""Everything about devices: strategy, compilation, activation checkpointing. Models know nothing of it."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+from sora2.config import ConfigError
+from sora2.train.config import TrainerConfig
+from sora2.train.recipe import Recipe
+
+
+def device(config: TrainerConfig) -> torch.device:
+    """The kind of device a config trains on. Raises `ConfigError` when it asks for a GPU that is not there."""
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.accelerator=gpu, but this torch sees no CUDA device: use trainer=cpu, or install a CUDA build "
+            'of torch (make setup VENV=.venv-cuda TORCH="torch==2.11.0")'
+        )
+    use_gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def strategy(config: TrainerConfig) -> str | Strategy:
+    """Lightning's strategy: one process, or data parallel over devices and nodes."""
+    world = config.devices * config.nodes
+    if world == 1:
+        return "auto"
+    backend = "nccl" if device(config).type == "cuda" else "gloo"
+    return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
+
+
+def apply(recipe: Recipe, config: TrainerConfig) -> None:
+    """Wrap the repeated blocks of the recipe's networks for checkpointing and compilation, in place."""
+    blocks = [block for name in recipe.averaged for block in getattr(getattr(recipe, name), "blocks", [])]
+    if (config.activation_checkpointing or config.compile) and not blocks:
+        raise ConfigError(
+            "trainer.compile and trainer.activation_checkpointing work on networks with a list of `blocks`; "
+            f"{type(recipe).__name__} has none: switch them off"
+        )
+    if config.activation_checkpointing:
+        wanted: set[int] = {id(b) for b in blocks}
+        for name in recipe.averaged:
+            apply_activation_checkpointing(getattr(recipe, name), check_fn=lambda m: id(m) in wanted)
+        blocks = [block for name in recipe.averaged for block in getattr(recipe, name).blocks]
+    if config.compile:
+        for block in blocks:
+            nn.Module.compile(block, dynamic=None)

@@ -1,0 +1,33 @@
+"""The plan of a run as text: what would be trained on what, how long, and where it goes. Allocates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sora2.train import checkpoint
+from sora2.train.config import TrainConfig
+
+
+def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch_size: int) -> str:
+    """A table of the run. `recipe_lines` are the recipe's own (name, text) rows; `batch_size` is per device."""
+    t = config.trainer
+    world = t.devices * t.nodes
+    step = batch_size * t.accumulate * world
+    folder = Path(config.out) / config.name
+    newest = checkpoint.newest(folder / "checkpoints")
+    rows = [
+        ("run", f"{config.name} -> {folder}" + (f", continues {newest.name}" if newest and config.resume else "")),
+        *recipe_lines,
+        ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {world} devices"),
+        ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
+        ("optimizer", f"AdamW lr {config.optimizer.lr:g}, {config.optimizer.schedule}, EMA {list(config.ema.sigma_rel)}"),
+        ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
+        ("checkpoint", f"every {t.checkpoint_every_samples:,} samples" + _minutes(t.checkpoint_every_minutes)),
+        ("log", config.logger.name + (" (offline)" if config.logger.name == "wandb" and config.logger.offline else "")),
+    ]  # fmt: skip
+    return "\n".join(f"{name:>12}  {text}" for name, text in rows)
+
+
+def _minutes(minutes: float | None) -> str:
+    return "" if minutes is None else f", or {minutes:g} minutes"

@@ -1,0 +1,138 @@
+"""One training run, from the checked config to the exported weights."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from sora2.atomic import save_text
+from sora2.config import ConfigError, to_mapping
+from sora2.errors import UserError
+from sora2.train import checkpoint, parallel
+from sora2.train.callbacks import Checkpointer, ProgressLine, Stopper
+from sora2.train.config import LoggerConfig, TrainConfig
+from sora2.train.datamodule import TrainingData
+from sora2.train.module import TrainingModule
+from sora2.train.plan import describe
+from sora2.train.throughput import measure_peak_flops
+
+#: recipe name -> module with `build(config)`, `loader_config(config)`, `latent_fingerprints(config)`, `plan(config)` and
+#: `callbacks(config, folder)`
+RECIPES = {
+    "diffusion": "sora2.train.step",
+    "video_codec": "sora2.train.codec_recipes",
+    "audio_codec": "sora2.train.codec_recipes",
+}
+
+
+def train(config: TrainConfig) -> Path:
+    """Run `config`; returns the run's folder. Resumes from its newest checkpoint unless `config.resume` is false.
+
+    The folder holds config.yaml, checkpoints/, logs/, samples/ and, at the end, export/ (inference weights).
+    """
+    recipe_module = importlib.import_module(RECIPES[config.recipe])
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    loader_config = recipe_module.loader_config(config)
+    fingerprints = recipe_module.latent_fingerprints(config)
+    print(describe(config, recipe_module.plan(config), loader_config.batch_size))
+    folder = Path(config.out) / config.name
+    if config.dry_run:
+        return folder
+
+    L.seed_everything(config.seed, verbose=False)
+    resume_from = find_checkpoint(config, folder)
+    recipe = recipe_module.build(config)
+    if config.init_from is not None and resume_from is None:
+        recipe.load_weights(Path(config.init_from))
+    parallel.apply(recipe, config.trainer)
+    module = TrainingModule(recipe, config)
+    save_text(yaml.safe_dump(to_mapping(config), sort_keys=False), folder / "config.yaml")
+
+    device = parallel.device(config.trainer)
+    peak = config.trainer.peak_tflops
+    dtype = torch.bfloat16 if config.trainer.precision == "bf16-mixed" else torch.float32
+    peak_flops = measure_peak_flops(device, dtype) if peak is None else peak * 1e12
+    callbacks: list[L.Callback] = [Stopper(), ProgressLine(peak_flops * config.trainer.devices * config.trainer.nodes)]
+    callbacks += recipe_module.callbacks(config, folder)
+    callbacks.append(Checkpointer(folder / "checkpoints"))
+    trainer = L.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.nodes,
+        strategy=parallel.strategy(config.trainer),
+        precision=config.trainer.precision,
+        max_epochs=-1,
+        logger=build_logger(config.logger, folder, resume_from),
+        callbacks=callbacks,
+        plugins=[checkpoint.AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=TrainingData(loader_config, fingerprints), ckpt_path=resume_from)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        export(module, folder / "export")
+    return folder
+
+
+def export(module: TrainingModule, folder: Path) -> None:
+    """Write the averaged weights for inference (safetensors and a config, no pickles) to `folder`."""
+    assert module.ema is not None
+    info: dict[str, Any] = {
+        "samples_seen": module.samples_seen,
+        "sigma_rel": module.ema.sigma_rel[0],
+        "training": to_mapping(module.config),
+    }
+    module.recipe.export(folder, module.ema.average(0), info)
+    print(f"exported weights to {folder}")
+
+
+def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:
+    """The checkpoint to resume from, checked against the config; None for a fresh run.
+
+    Raises `ConfigError` when the folder holds a run that this config does not continue.
+    """
+    newest = checkpoint.newest(folder / "checkpoints")
+    if newest is None:
+        return None
+    if not config.resume:
+        raise ConfigError(
+            f"{folder} already holds checkpoints (newest {newest.name}) and resume=false: choose another `name=`, "
+            "delete the folder, or drop resume=false to continue it"
+        )
+    saved = checkpoint.load(newest)
+    if "sora2" not in saved:
+        raise UserError(f"{newest} is not a checkpoint of sora2 train")
+    for change in checkpoint.check_resumable(saved["sora2"]["config"], config, newest):
+        print(f"changed since the checkpoint: {change}")
+    print(f"resuming from {newest} ({saved['sora2']['samples_seen']} samples)")
+    return newest
+
+
+def build_logger(config: LoggerConfig, folder: Path, resume_from: Path | None) -> Logger:
+    """CSV, TensorBoard or wandb. A resumed run writes beside the earlier log, never over it."""
+    part = "from-000000000000" if resume_from is None else f"from-{resume_from.stem.split('-')[1]}"
+    if config.name == "csv":
+        attempt = part
+        while (folder / "logs" / attempt / "metrics.csv").exists():
+            attempt += "-again"
+        return CSVLogger(folder, name="logs", version=attempt, flush_logs_every_n_steps=1)
+    if config.name == "tensorboard":
+        return TensorBoardLogger(folder, name="logs", version=part)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        project=config.project, name=folder.name, id=folder.name, resume="allow", save_dir=folder / "logs",
+        offline=config.offline,
+    )  # fmt: skip

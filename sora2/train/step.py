@@ -1,0 +1,128 @@
+"""The training step of the joint audio-video transformer: batch -> noise -> model -> loss, on one screen.
+
+A batch is one packed sequence of clean latents per clip. A task (foley, image to video, extension ...) is nothing
+but a map of noise levels over its tokens, so there is one model, one loss, and no branch on the task anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from torch import Tensor
+
+from sora2.atomic import save_safetensors, save_text
+from sora2.codecs import load_codecs
+from sora2.config import from_mapping, to_mapping
+from sora2.data.loader import LoaderConfig
+from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
+from sora2.errors import UserError
+from sora2.model import Transformer, TransformerConfig, build as build_transformer
+from sora2.model.flops import count_parameters, forward_flops
+from sora2.train.config import TrainConfig
+from sora2.train.recipe import LossOutput, Progress, Recipe
+from sora2.train.render import SampleRenderer
+from sora2.types import Batch
+
+
+class DiffusionRecipe(Recipe):
+    """Flow matching on packed video, audio, reference and text tokens with per-token noise levels."""
+
+    averaged = ("model",)
+
+    def __init__(self, model: Transformer, diffusion: DiffusionConfig, info: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.diffusion = diffusion
+        self.info = info  # what inference needs beside the weights: model, codecs, clip, sampling
+
+    def losses(self, batch: Batch, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
+        # x_t = (1 - t) x_0 + t eps, with a level t per token drawn for this clip's task; target v = eps - x_0
+        noised, target = make_training_example(batch, self.diffusion, generator)
+        velocity = self.model(noised)  # {"video": (B, N_v, C), "audio": (B, N_a, C)}
+        # mean over tokens with t > 0 of || velocity - v ||^2, per modality, and by bucket of t for the log
+        total, named = training_loss(velocity, noised, target, self.diffusion)
+        return {"main": LossOutput(total, named)}
+
+    def batch_size(self, batch: Batch) -> int:
+        return batch.size
+
+    def tokens(self, batch: Batch) -> int:
+        return batch.size * sum(m.tokens for m in batch.modalities().values())
+
+    def forward_flops(self, batch: Batch) -> float:
+        tokens = {name: m.tokens for name, m in batch.modalities().items()}
+        return batch.size * forward_flops(self.model.config, tokens)
+
+    def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
+        weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
+        save_safetensors(weights, folder / "model.safetensors")
+        save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
+
+    def load_weights(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        path = folder / "model.safetensors"
+        if not path.exists():
+            raise UserError(f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run")
+        weights = load_file(str(path))
+        own = self.model.state_dict()
+        wrong = [k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape]
+        if wrong:
+            raise UserError(f"init_from={folder} holds another model: {sorted(wrong)[0]} does not fit; use its `model=` preset")
+        self.model.load_state_dict(weights)
+
+
+def model_config(config: TrainConfig) -> TransformerConfig:
+    return from_mapping(TransformerConfig, config.model, "model")
+
+
+def loader_config(config: TrainConfig) -> LoaderConfig:
+    return from_mapping(LoaderConfig, {**config.data, "seed": config.seed}, "data")
+
+
+def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
+    """Of the codecs that the latents must have been made with. Raises when a codec's weights are missing."""
+    return load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text).fingerprints()
+
+
+def plan(config: TrainConfig) -> list[tuple[str, str]]:
+    """Rows of the printed plan: parameters, tokens, FLOPs, memory. Computed without allocating the model."""
+    settings = model_config(config)
+    DiffusionConfig.from_dict(config.task)
+    clip = config.clip
+    codecs = load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text)
+    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
+    audio = codecs.audio_shape(video.seconds)
+    tokens = {"text": codecs.text.max_tokens, "video": video.tokens, "audio": audio.tokens}
+    flops = 3 * forward_flops(settings, tokens)
+    return [
+        ("model", f"{count_parameters(settings) / 1e6:.1f} M parameters"),
+        ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz x {clip.channels}"),
+        ("tokens", f"{sum(tokens.values())} = " + " + ".join(f"{n} {name}" for name, n in tokens.items())),
+        ("compute", f"{flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
+    ]  # fmt: skip
+
+
+def build(config: TrainConfig) -> DiffusionRecipe:
+    """The recipe with freshly initialised weights, a pure function of `config.seed`."""
+    torch.manual_seed(config.seed)
+    model_settings = model_config(config)
+    diffusion = DiffusionConfig.from_dict(config.task)
+    info = {
+        "model": to_mapping(model_settings),
+        "codecs": {**to_mapping(config.codecs), "fingerprints": latent_fingerprints(config)},
+        "clip": to_mapping(config.clip),
+        "diffusion": to_mapping(diffusion),
+        "sampling": config.sampling,
+    }
+    return DiffusionRecipe(build_transformer(model_settings), diffusion, info)
+
+
+def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:
+    if config.trainer.render_every_samples is None:
+        return []
+    return [SampleRenderer(folder / "samples", config.trainer.render_every_samples, config.trainer.render_prompts)]

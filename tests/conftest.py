@@ -1,0 +1,11 @@
+"""Shared settings of the suite: offline, few threads, deterministic."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import torch
+
+torch.set_num_threads(int(os.environ.get("SORA2_TEST_THREADS", "2")))
