@@ -1,0 +1,24 @@
+"""PyTorch's scaled dot product attention: the backend for everything that has no faster one."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """q (B, H, N, D), k and v (B, H, M, D), mask bool broadcastable to (B, H, N, M) or None -> (B, H, N, D)."""
+    if k.shape[2] == 0:
+        return q * 0.0
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    # A row without any key would be NaN in some of PyTorch's kernels: let it see all keys, then drop its output.
+    alive = mask.any(-1, keepdim=True)  # (B, 1, 1 or N, 1)
+    # cuDNN's backward gives NaN under an explicit mask for some lengths (pytorch issue 196678): keep it out.
+    kernels = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if q.is_cuda else nullcontext()
+    with kernels:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~alive, scale=scale)
+    return out.masked_fill(~alive, 0.0)

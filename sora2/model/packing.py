@@ -1,0 +1,88 @@
+"""How the modalities of a batch lie in memory and in the attention sequence.
+
+Between attentions every operation is token-wise, so tokens are kept modality-major: a flat (T, D) tensor whose rows
+are all text tokens of the batch, then all reference, video and audio tokens. A modality is then one contiguous slice:
+its own feed-forward and its own modulation need no gather and no copy. Only attention sees the per-sample sequence
+[text | reference_video | reference_audio | video | audio] of length N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sora2.kernels import Layout, block_causal
+from sora2.model.config import GROUP_OF, ModelError, TransformerConfig
+from sora2.model.rope import rotation_angles
+from sora2.types import Batch
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One modality: `tokens` per sample, in the flat rows [row, row + batch * tokens) and sequence [start, start + tokens)."""
+
+    name: str
+    group: str
+    batch: int
+    tokens: int
+    row: int
+    start: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.row, self.row + self.batch * self.tokens)
+
+    @property
+    def sequence(self) -> slice:
+        return slice(self.start, self.start + self.tokens)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The layout of one batch, computed once per forward and read by every block."""
+
+    segments: tuple[Segment, ...]
+    batch: int
+    tokens: int  # N of the attention sequence
+    cosine: Tensor  # (B or 1, N, head_width / 2)
+    sine: Tensor
+    key_mask: Tensor | None  # (B, N) bool; None when no token is padding
+    layout: Layout | None
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """(T, C) -> one (B * tokens, C) view per segment."""
+        return list(flat.split([s.batch * s.tokens for s in self.segments]))
+
+
+def pack(batch: Batch, config: TransformerConfig) -> Packing:
+    """Plan the packed sequence of a batch.
+
+    Raises:
+        ModelError: a modality's token width differs from the configuration's.
+    """
+    present = batch.modalities()
+    size = batch.size
+    segments, row, start = [], 0, 0
+    for name, m in present.items():
+        group = GROUP_OF[name]
+        if m.latent.shape[0] != size or m.latent.shape[2] != config.token_width(group):
+            raise ModelError(
+                f"batch.{name}.latent is {tuple(m.latent.shape)}; expected ({size}, N, {config.token_width(group)}) "
+                f"from the batch size and model.{group}_width"
+            )
+        segments.append(Segment(name, group, size, m.tokens, row, start))
+        row, start = row + size * m.tokens, start + m.tokens
+    positions = torch.cat([m.positions for m in present.values()], dim=1).float()  # (B, N, 3)
+    if size > 1 and bool((positions == positions[:1]).all()):
+        positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
+    is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments]).to(positions.device)
+    angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
+    mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
+    layout = None
+    if config.pattern == "block_causal":
+        timeless = torch.cat([torch.full((s.tokens,), s.name not in ("video", "audio")) for s in segments])
+        layout = block_causal(positions[..., 0], timeless.to(positions.device), config.chunk_seconds)
+    key_mask = None if bool(mask.all()) else mask
+    return Packing(tuple(segments), size, start, angles.cos(), angles.sin(), key_mask, layout)

@@ -1,0 +1,89 @@
+"""The joint audio-video transformer: tokens of all modalities in, a velocity for every video and audio token out.
+
+Single stream: one attention over [text | reference_video | reference_audio | video | audio]. A token is told what it is
+(modality), where it is (seconds, y, x) and how noisy it is (level in [0, 1], 0 = a clean condition). Nothing here
+knows about tasks, samplers or devices.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sora2.model.block import Block, modulate
+from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
+from sora2.model.init import initialize
+from sora2.model.layers import Linear, ZeroLinear
+from sora2.model.modulation import BLOCK_PARAMETERS, Modulation, SegmentModulation
+from sora2.model.packing import Packing, pack
+from sora2.types import MODALITIES, Batch
+
+#: The modalities that are generated; the others are always conditions.
+OUTPUTS = ("video", "audio")
+
+
+class Transformer(nn.Module):
+    """Velocity v = eps - x0 of every video and audio token.
+
+    Parameters are initialised on construction, except on the meta device: there, `to_empty` and then
+    `sora2.model.init.initialize` give the same values as direct construction with the same generator.
+    """
+
+    def __init__(self, config: TransformerConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.project_in = nn.ModuleDict({g: Linear(config.token_width(g), config.width) for g in GROUPS})
+        self.kind = nn.ParameterDict({name: torch.empty(1, config.width) for name in MODALITIES})
+        self.modulation = Modulation(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.project_out = nn.ModuleDict(
+            {g: ZeroLinear(config.width, config.token_width(g)) for g in OUTPUTS}
+        )
+        if not any(p.is_meta for p in self.parameters()):
+            initialize(self, generator)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Velocities of the present outputs: "video" (B, Nv, Cv), "audio" (B, Na, Ca), float32.
+
+        Padding (mask False) is never attended to and its velocity is zero.
+
+        Raises:
+            ModelError: a latent whose width is not the configuration's.
+        """
+        packing = pack(batch, self.config)
+        modulation = self.modulation(batch, packing)  # per segment: (U, 8, D) rows and (B, R) indices
+        x = self._embed(batch, packing)  # (T, D)
+        for block in self.blocks:
+            x = block(x, modulation, packing)  # (T, D)
+        return self._velocities(x, batch, modulation, packing)
+
+    def _embed(self, batch: Batch, packing: Packing) -> Tensor:
+        """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
+        parts = []
+        for s in packing.segments:
+            m = getattr(batch, s.name)
+            latent = m.latent.masked_fill(~m.mask.unsqueeze(-1), 0.0).flatten(
+                0, 1
+            )  # (B * N, C), padding silenced
+            h = self.project_in[s.group](latent.to(self.kind[s.name].dtype))  # (B * N, D)
+            parts.append(h + self.kind[s.name].to(h.dtype))
+        return torch.cat(parts)
+
+    def _velocities(
+        self, x: Tensor, batch: Batch, modulation: list[SegmentModulation], packing: Packing
+    ) -> dict[str, Tensor]:
+        x = F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)  # (T, D)
+        gathered = [
+            p.base[p.index, BLOCK_PARAMETERS:].to(x.dtype).unbind(2) for p in modulation
+        ]  # 2 x (B, R, D)
+        x = modulate(x, [(shift.unsqueeze(2), scale.unsqueeze(2)) for shift, scale in gathered], packing)
+        found = {}
+        for s in packing.segments:
+            if s.name in OUTPUTS:
+                velocity = self.project_out[GROUP_OF[s.name]](x[s.rows])  # (B * N, C)
+                mask = getattr(batch, s.name).mask.unsqueeze(-1)  # (B, N, 1)
+                found[s.name] = (
+                    velocity.float().view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)
+                )  # (B, N, C)
+        return found
