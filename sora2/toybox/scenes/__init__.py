@@ -1,0 +1,3 @@
+"""All scenes; importing this package registers them."""
+
+from sora2.toybox.scenes import bounce as bounce

@@ -1,0 +1,185 @@
+"""What a `bounce` clip is made of: drawn at random per (seed, split, index), any part of it commanded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sora2.toybox.config import ToyboxConfig, ToyboxError, check_choice, check_range
+from sora2.toybox.physics import Box
+from sora2.toybox.randomness import pick, stream
+from sora2.toybox.vocabulary import (
+    AMBIENCES,
+    BACKGROUNDS,
+    COLORS,
+    GRAVITIES,
+    HELD_OUT,
+    MATERIALS,
+    SIZES,
+    STYLES,
+)
+
+#: Height of the visible floor below the box, in world units (6 pixels of 64).
+FLOOR_HEIGHT = 6 / 64
+#: Sideways speed at the start (either direction) and largest vertical speed, world units per second.
+SPEED_RANGE, EXTRAPOLATED_SPEED_RANGE, VERTICAL_SPEED = (0.2, 1.0), (1.2, 2.0), 0.5
+#: Split `extrapolation`: gravities outside the named ones, under the nearest name.
+EXTRAPOLATED_GRAVITIES = {"low": 0.75, "high": 13.5}
+MAX_BALLS = 3
+
+
+@dataclass(frozen=True)
+class BallParameters:
+    """One ball at the first frame. `size` names the sound and the word, `radius` the picture and the mass."""
+
+    color: str
+    material: str
+    size: str
+    radius: float
+    restitution: float
+    x: float
+    y: float
+    vx: float
+    vy: float
+
+    @property
+    def mass(self) -> float:
+        return MATERIALS[self.material].density * self.radius**3
+
+
+@dataclass(frozen=True)
+class BounceParameters:
+    style: str
+    background: str
+    ambience: str
+    gravity: str  # name
+    gravity_value: float  # world units per second squared
+    balls: tuple[BallParameters, ...]
+
+
+def world_box(config: ToyboxConfig) -> Box:
+    """The box: the picture's left, top and right edges, and the floor line."""
+    width, height = config.world_size
+    return Box(0.0, 0.0, width, height - FLOOR_HEIGHT)
+
+
+def held_out_combinations(parameters: BounceParameters) -> list[dict[str, str]]:
+    """Those of `HELD_OUT` that the clip has."""
+    clip = {name: getattr(parameters, name) for name in ("style", "background", "ambience", "gravity")}
+    carriers = [
+        clip | {name: getattr(ball, name) for name in ("color", "material", "size")}
+        for ball in parameters.balls
+    ]
+    return [dict(c) for c in HELD_OUT if any(c.items() <= carrier.items() for carrier in carriers)]
+
+
+def sample_parameters(config: ToyboxConfig, index: int, overrides: Mapping[str, Any]) -> BounceParameters:
+    """Draw clip `index` of the split, then apply `overrides`.
+
+    Overrides: style, background, ambience, gravity (name or value), count, `balls` (a list of dicts with any fields
+    of `BallParameters`; its length sets the count), and any field of `BallParameters` for ball 0. They leave all
+    else as it was drawn, and may command a held-out combination.
+    """
+    rng = stream(config.seed, config.split, "bounce", index, "parameters")
+    while True:
+        count, drawn = _draw(rng, config)
+        held_out = bool(held_out_combinations(replace(drawn, balls=drawn.balls[:count])))
+        if config.split == "extrapolation" or held_out == (config.split == "compositional"):
+            break
+    return _apply(count, drawn, overrides)
+
+
+def _draw(rng: np.random.Generator, config: ToyboxConfig) -> tuple[int, BounceParameters]:
+    """The count, and parameters with `MAX_BALLS` balls, so that a commanded count finds the others unchanged."""
+    outside = config.split == "extrapolation"
+    count = int(rng.integers(1, MAX_BALLS + 1))
+    gravities = EXTRAPOLATED_GRAVITIES if outside else GRAVITIES
+    gravity = pick(rng, tuple(gravities))
+    style, background, ambience = pick(rng, STYLES), pick(rng, BACKGROUNDS), pick(rng, AMBIENCES)
+    colors = rng.permutation(len(COLORS))[:MAX_BALLS]
+    low, high = EXTRAPOLATED_SPEED_RANGE if outside else SPEED_RANGE
+    balls = []
+    for color, (x, y) in zip(colors, _places(rng, config), strict=True):
+        material, size = pick(rng, tuple(MATERIALS)), pick(rng, tuple(SIZES))
+        vx = float(rng.uniform(low, high)) * (1 if rng.random() < 0.5 else -1)
+        vy = float(rng.uniform(-VERTICAL_SPEED, VERTICAL_SPEED))
+        restitution = MATERIALS[material].restitution
+        balls.append(
+            BallParameters(tuple(COLORS)[color], material, size, SIZES[size], restitution, x, y, vx, vy)
+        )
+    return count, BounceParameters(style, background, ambience, gravity, gravities[gravity], tuple(balls))
+
+
+def _places(rng: np.random.Generator, config: ToyboxConfig) -> list[tuple[float, float]]:
+    """Start places with room for big balls, so that a commanded size never overlaps; the floor stays clear."""
+    box, radius = world_box(config), max(SIZES.values()) * 1.02
+    low = np.array([box.left + radius, box.top + radius])
+    high = np.array([box.right - radius, box.bottom - radius - 0.15])
+    places: list[tuple[float, float]] = []
+    while len(places) < MAX_BALLS:
+        x, y = (float(value) for value in rng.uniform(low, high))
+        if all(math.hypot(x - a, y - b) > 2 * radius for a, b in places):
+            places.append((x, y))
+        elif rng.random() < 0.05:  # the others may leave no room: begin again
+            places.clear()
+    return places
+
+
+_BALL_FIELDS = tuple(BallParameters.__dataclass_fields__)
+
+
+def _apply(count: int, drawn: BounceParameters, overrides: Mapping[str, Any]) -> BounceParameters:
+    changes = dict(overrides)
+    ball_changes = [dict(ball) for ball in changes.pop("balls", [])]
+    if ball_changes:
+        count = len(ball_changes)
+    count = changes.pop("count", count)
+    check_range("count", count, 1, MAX_BALLS)
+    if len(ball_changes) > count:
+        raise ToyboxError(f"balls names {len(ball_changes)} balls but count={count}")
+    ball_changes += [{} for _ in range(count - len(ball_changes))]
+    for name in [name for name in changes if name in _BALL_FIELDS]:
+        ball_changes[0][name] = changes.pop(name)
+    fields = {name: changes.pop(name) for name in ("style", "background", "ambience") if name in changes}
+    for name, choices in (("style", STYLES), ("background", BACKGROUNDS), ("ambience", AMBIENCES)):
+        check_choice(name, fields.get(name, getattr(drawn, name)), choices)
+    if "gravity" in changes:
+        fields["gravity"], fields["gravity_value"] = _gravity(changes.pop("gravity"))
+    if changes:
+        known = ("style", "background", "ambience", "gravity", "count", "balls", *_BALL_FIELDS)
+        raise ToyboxError(
+            f"unknown attribute {', '.join(map(repr, changes))}: choose from {', '.join(known)}"
+        )
+    balls = tuple(_override_ball(i, drawn.balls[i], change) for i, change in enumerate(ball_changes))
+    return replace(drawn, balls=balls, **fields)
+
+
+def _gravity(gravity: str | float) -> tuple[str, float]:
+    """(nearest name, value) of a commanded gravity."""
+    if isinstance(gravity, str):
+        check_choice("gravity", gravity, tuple(GRAVITIES))
+        return gravity, GRAVITIES[gravity]
+    check_range("gravity", gravity, 0.0, 100.0)
+    return min(GRAVITIES, key=lambda name: abs(math.log(GRAVITIES[name] / max(gravity, 1e-3)))), float(
+        gravity
+    )
+
+
+def _override_ball(index: int, ball: BallParameters, change: dict[str, Any]) -> BallParameters:
+    for name in change:
+        check_choice(f"attribute of ball {index}", name, _BALL_FIELDS)
+    for name, choices in (("color", tuple(COLORS)), ("material", tuple(MATERIALS)), ("size", tuple(SIZES))):
+        if name in change:
+            check_choice(f"ball {index} {name}", change[name], choices)
+    if "material" in change:
+        change.setdefault("restitution", MATERIALS[change["material"]].restitution)
+    if "size" in change:
+        change.setdefault("radius", SIZES[change["size"]])
+    result = replace(ball, **change)
+    check_range(f"ball {index} restitution", result.restitution, 0.0, 1.0)
+    check_range(f"ball {index} radius", result.radius, 0.02, 10.0)
+    return result
