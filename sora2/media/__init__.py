@@ -1,0 +1,18 @@
+"""Video with sound in and out: reading, writing, probing, resampling, contact sheets."""
+
+from sora2.media.errors import MediaError
+from sora2.media.read import read_clip
+from sora2.media.resample import resample_audio, to_channels
+from sora2.media.source import AudioUse, Source
+from sora2.media.write import clip_to_bytes, write_clip
+
+__all__ = [
+    "AudioUse",
+    "MediaError",
+    "Source",
+    "clip_to_bytes",
+    "read_clip",
+    "resample_audio",
+    "to_channels",
+    "write_clip",
+]

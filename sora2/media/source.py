@@ -1,0 +1,118 @@
+"""Opening a media file: which streams it has, when each starts, and one clear error for what cannot be read."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import BinaryIO, Literal
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+
+from sora2.media.errors import MediaError
+
+#: What the readers accept: a path, the bytes of a whole file, or a seekable binary stream.
+Source = str | os.PathLike[str] | bytes | BinaryIO
+AudioUse = Literal["optional", "required", "ignore"]
+
+#: Pictures of at most this many pixels are decoded on one thread: starting more costs more than it saves.
+SMALL_PICTURE = 320 * 240
+
+
+def source_name(source: Source) -> str:
+    """What an error message calls the source."""
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return str(getattr(source, "name", "<stream>"))
+
+
+@contextmanager
+def open_media(source: Source) -> Iterator[InputContainer]:
+    """Open for reading; every failure of the container or a decoder inside the block becomes a `MediaError`."""
+    name = source_name(source)
+    if isinstance(source, bytes):
+        size: int | None = len(source)
+        target: str | BinaryIO = io.BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        target = os.fspath(source)
+        try:
+            size = os.stat(target).st_size if os.path.isfile(target) else None
+            if os.path.isdir(target):
+                raise MediaError(f"{name} is a folder; give a media file inside it")
+            with open(target, "rb"):
+                pass
+        except OSError as error:
+            raise MediaError(
+                f"cannot open {name}: {error.strerror}; check the path and its permissions"
+            ) from error
+    else:
+        size, target = None, source
+    if size == 0:
+        raise MediaError(f"{name} is empty (0 bytes): copy or download it again")
+    try:
+        with av.open(target, mode="r") as container:
+            yield container
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise MediaError(
+            f"cannot decode {name}: {error}. It is not a media file, is truncated, or is damaged: "
+            "play it in a video player to check, and copy or download it again"
+        ) from error
+
+
+def find_video(container: InputContainer) -> av.VideoStream | None:
+    """The best video stream; cover art of a music file is not video."""
+    stream = container.streams.best("video")
+    return None if stream is None or stream.disposition & Disposition.attached_pic else stream
+
+
+def find_audio(container: InputContainer, name: str, use: AudioUse) -> av.AudioStream | None:
+    """The best audio stream, or None where there is none or none is wanted.
+
+    Raises:
+        MediaError: no soundtrack although `use` is "required", or an unknown `use`.
+    """
+    if use not in ("optional", "required", "ignore"):
+        raise MediaError(f'audio={use!r} is not one of "optional", "required", "ignore"')
+    if use == "ignore":
+        return None
+    stream = container.streams.best("audio")
+    if stream is None and use == "required":
+        raise MediaError(
+            f'{name} has no soundtrack but one is required: give a file with sound, or audio="optional"'
+        )
+    return stream
+
+
+def video_start(stream: av.VideoStream) -> Fraction:
+    """Presentation time of the first picture in seconds, on the file's own clock."""
+    return Fraction(0) if stream.start_time is None else stream.start_time * stream.time_base
+
+
+def audio_start(stream: av.AudioStream) -> Fraction:
+    """Presentation time of the first sample that is heard, in seconds, on the file's own clock.
+
+    Encoders prepend priming samples, which a decoder drops. Containers that store them at negative times
+    (Matroska, WebM) start that much earlier than the sound.
+    """
+    if stream.start_time is None:
+        return Fraction(0)
+    start = stream.start_time * stream.time_base
+    return (
+        min(Fraction(0), start + Fraction(stream.codec_context.initial_padding, stream.rate))
+        if start < 0
+        else start
+    )
+
+
+def clock_zero(container: InputContainer) -> Fraction:
+    """The file-clock time of second 0 of a clip: when the first of its streams starts, whichever are read."""
+    video, audio = find_video(container), container.streams.best("audio")
+    starts = [] if video is None else [video_start(video)]
+    starts += [] if audio is None else [audio_start(audio)]
+    return min(starts, default=Fraction(0))
