@@ -1,0 +1,148 @@
+"""Random access to indexed shards: one positioned read per sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+from sora2.data.errors import DataError
+from sora2.data.index import ShardIndex, _remedy
+from sora2.data.samples import LATENTS, RAW, Bucket, LatentSample, unpack_latents
+from sora2.types import Clip
+
+
+class _ShardDataset:
+    """Reads members by byte offset. Safe to use from several threads; file handles are opened once per
+    shard."""
+
+    kind = ""
+    _max_open = 256
+
+    def __init__(self, folder: str | Path, *, cache_in_memory: bool = False) -> None:
+        self.index = ShardIndex.load(folder)
+        if self.index.kind != self.kind:
+            what = {RAW: "raw clips", LATENTS: "latents"}
+            raise DataError(
+                f"{folder} holds {what[self.index.kind]}, but {what[self.kind]} are needed"
+                + (": run `sora2 encode` on it" if self.kind == LATENTS else "")
+            )
+        self._cache: dict[int, Any] | None = {} if cache_in_memory else None
+        self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, sample: int) -> Any:
+        if self._cache is None:
+            return self._load(sample)
+        if sample not in self._cache:
+            self._cache[sample] = self._load(sample)
+        return self._cache[sample]
+
+    def _load(self, sample: int) -> Any:
+        raise NotImplementedError
+
+    def where(self, sample: int) -> str:
+        """Shard and key, for messages."""
+        return f"{self.index.shard_path(sample)}: {self.index.keys[sample]}"
+
+    def read(self, sample: int, member: int) -> bytearray:
+        """Bytes of one member. `DataError` when they are not those that were indexed."""
+        size = int(self.index.size[sample, member])
+        buffer = bytearray(size)
+        got = os.preadv(
+            self._file(int(self.index.shard[sample])), [buffer], int(self.index.offset[sample, member])
+        )
+        if got != size or zlib.crc32(buffer) != int(self.index.checksum[sample, member]):
+            name = f"{self.where(sample)}.{self.index.members[member]}"
+            raise DataError(
+                f"{name} is broken: its bytes are not those that were indexed. "
+                f"{_remedy(self.index.shard_path(sample))}"
+            )
+        return buffer
+
+    def meta(self, sample: int) -> dict[str, Any]:
+        """KEY.json."""
+        return json.loads(self.read(sample, 1))
+
+    def _file(self, shard: int) -> int:
+        with self._lock:
+            if shard not in self._files:
+                if len(self._files) >= self._max_open:
+                    # the loader works through a window of shards, far fewer than this many
+                    os.close(self._files.pop(next(iter(self._files))))
+                path = self.index.folder / self.index.shards[shard]["file"]
+                try:
+                    self._files[shard] = os.open(path, os.O_RDONLY)
+                except OSError as error:
+                    raise DataError(f"cannot open shard {path}: {error}") from error
+            return self._files[shard]
+
+    def close(self) -> None:
+        with self._lock:
+            for file in self._files.values():
+                os.close(file)
+            self._files.clear()
+
+
+class LatentDataset(_ShardDataset):
+    """`dataset[i] -> LatentSample`, tensors bf16 as stored."""
+
+    kind = LATENTS
+
+    def _load(self, sample: int) -> LatentSample:
+        tensors, header = unpack_latents(self.read(sample, 0), f"{self.where(sample)}.safetensors")
+        bucket: Bucket = self.index.bucket_of(sample)
+        for name, needed in (("video", bucket.has_video), ("audio", bucket.has_audio)):
+            if needed != (name in tensors):
+                raise DataError(
+                    f"{self.where(sample)}: {name} latent and KEY.json disagree. Run `sora2 encode` again."
+                )
+        return LatentSample(
+            key=self.index.keys[sample],
+            caption=header.get("caption", ""),
+            bucket=bucket,
+            video=tensors.get("video"),
+            audio=tensors.get("audio"),
+            text=tensors.get("text"),
+        )
+
+
+class RawDataset(_ShardDataset):
+    """`dataset[i] -> Clip`, decoded."""
+
+    kind = RAW
+
+    def _load(self, sample: int) -> Clip:
+        return decode_raw(self.read(sample, 0), self.meta(sample), self.where(sample))
+
+
+def decode_raw(mp4: bytes | bytearray, meta: dict[str, Any], where: str) -> Clip:
+    """The clip of one raw sample. Frames and samples must be exactly those that KEY.json counts."""
+    from sora2.media import MediaError, read_clip
+
+    bucket = Bucket.from_meta(meta, f"{where}.json")
+    try:
+        clip = read_clip(
+            bytes(mp4),
+            channels=bucket.channels if bucket.has_audio else 2,
+            video=bucket.has_video,
+            audio="required" if bucket.has_audio else "ignore",
+            caption=meta["caption"],
+            key=meta["key"],
+        )
+    except MediaError as error:
+        raise DataError(f"{where}.mp4 cannot be decoded: {error}") from error
+    frames = 0 if clip.video is None else clip.video.shape[0]
+    samples = 0 if clip.audio is None else clip.audio.shape[1]
+    if (frames, samples) != (bucket.frames, bucket.samples):
+        raise DataError(
+            f"{where}.mp4 decodes to {frames} frames and {samples} samples, but KEY.json says "
+            f"{bucket.frames} and {bucket.samples}: write the shard again"
+        )
+    return clip.replace(meta=meta, fps=bucket.fps)

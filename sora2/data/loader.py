@@ -1,0 +1,291 @@
+"""The training loader: endless, exactly ordered, resumable at any sample.
+
+The order of samples is `SampleOrder`'s; threads only read ahead along it, so neither their number nor their
+timing changes a batch. Ranks take consecutive slices of each global batch, so the global sequence does not
+depend on the world size either, as long as batch_size * world_size is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sora2.data.collate import collate_latents, collate_raw
+from sora2.data.datasets import LatentDataset, RawDataset
+from sora2.data.errors import DataError
+from sora2.data.order import SampleOrder, Stream, uniform
+from sora2.data.samples import LATENTS, Bucket
+
+_STATE_VERSION = 1
+_DROPPABLE = ("video", "audio", "text")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One folder of shards and its share in the mixture."""
+
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What to read, in which mixture, in which batches."""
+
+    datasets: tuple[DatasetConfig, ...]
+    batch_size: int = 16  # per rank
+    seed: int = 0
+    workers: int = 1  # reading threads; 0 reads in the caller's thread
+    prefetch: int = 2  # batches read ahead per worker
+    kind: Literal["raw", "latents"] = LATENTS
+    require_audio: bool = True  # False: silent clips are legal, masked
+    require_video: bool = True  # False: sound without pictures is legal, masked
+    patch_size: int = 2  # of the transformer; latent cells per patch side
+    max_text_tokens: int = 24  # width of the padded text; 0 pads to the longest of each batch
+    cache_in_memory: bool = False  # keep every decoded sample (bf16 latents, uint8 pixels)
+    shuffle_shards: int = 16  # shards mixed at a time; more shuffles better and seeks more
+    drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
+
+
+def build_loader(
+    config: LoaderConfig,
+    codecs_fingerprints: Mapping[str, str] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> StatefulLoader:
+    """Open the datasets, check them against the config, and return the loader of this rank.
+
+    `DataError`: a missing or broken index, latents of other codecs than `codecs_fingerprints` ({"video": ...,
+    "audio": ..., "text": ...}; None checks nothing), clips without a required stream (counted and named).
+    """
+    if not config.datasets:
+        raise DataError(
+            "data.datasets is empty: name at least one folder of shards, e.g. [{path: data/toybox/train}]"
+        )
+    for name, p in config.drop.items():
+        if name not in _DROPPABLE or not 0 <= p <= 1:
+            raise DataError(f"data.drop.{name}={p}: keys are {', '.join(_DROPPABLE)}, values probabilities")
+    kind = LatentDataset if config.kind == LATENTS else RawDataset
+    datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
+    for dataset in datasets:
+        _check_streams(dataset, config)
+        if config.kind == LATENTS and codecs_fingerprints is not None:
+            check_fingerprints(dataset.index.folder, dataset.index.fingerprints, codecs_fingerprints)
+    geometries = [d.index.geometry for d in datasets]
+    if any(g != geometries[0] for g in geometries):
+        paths = ", ".join(d.path for d in config.datasets)
+        raise DataError(
+            f"the datasets {paths} were encoded by codecs of different strides; mix only latents of one"
+        )
+    return StatefulLoader(datasets, config, rank, world_size)
+
+
+def check_fingerprints(folder: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    stale = [name for name in wanted if found.get(name) != wanted[name]]
+    if stale:
+        what = "; ".join(f"{n}: {found.get(n)!r}, the run uses {wanted[n]!r}" for n in stale)
+        raise DataError(
+            f"latents in {folder} were made by other codecs ({what}). Encode the raw shards again with "
+            f"the codecs of the run: `sora2 encode RAW --out {folder} --overwrite`, or point the run at the codecs "
+            "that made them."
+        )
+
+
+def _check_streams(dataset: LatentDataset | RawDataset, config: LoaderConfig) -> None:
+    index = dataset.index
+    for name, required in (("audio", config.require_audio), ("video", config.require_video)):
+        if not required:
+            continue
+        lacking = [i for i, b in enumerate(index.buckets) if not getattr(b, f"has_{name}")]
+        rows = np.flatnonzero(np.isin(index.bucket, lacking))
+        if len(rows):
+            shown = ", ".join(dataset.where(int(i)) for i in rows[:5]) + (" ..." if len(rows) > 5 else "")
+            raise DataError(
+                f"{len(rows)} of {len(index)} clips in {index.folder} have no {name}, which "
+                f"data.require_{name}=true needs: {shown}. Ingest again without them (`--audio required`), or set "
+                f"data.require_{name}=false to train on them with the {name} masked."
+            )
+
+
+def _bucket_names(buckets: Sequence[Bucket], counts: np.ndarray) -> dict[Bucket, str]:
+    """Bucket -> name of the batch group it joins.
+
+    Clips that lack a stream join the most frequent group that agrees in the stream they have, and are masked
+    there; without such a group they form their own.
+    """
+    whole = sorted(
+        (b for b in buckets if b.has_video and b.has_audio), key=lambda b: (-counts[buckets.index(b)], b)
+    )
+    names = {}
+    for bucket in buckets:
+        host = bucket
+        if not bucket.has_audio:
+            host = next((b for b in whole if b.picture == bucket.picture), bucket)
+        elif not bucket.has_video:
+            host = next((b for b in whole if b.sound == bucket.sound), bucket)
+        names[bucket] = str(host)
+    return names
+
+
+def _streams(datasets: Sequence[LatentDataset | RawDataset], weights: Sequence[float]) -> list[Stream]:
+    table = sorted({b for d in datasets for b in d.index.buckets})
+    counts = np.zeros(len(table), dtype=np.int64)
+    for d in datasets:
+        for i, n in enumerate(np.bincount(d.index.bucket, minlength=len(d.index.buckets))):
+            counts[table.index(d.index.buckets[i])] += n
+    names = _bucket_names(table, counts)
+    streams = []
+    for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True)):
+        if not weight > 0:
+            raise DataError(
+                f"the weight of {dataset.index.folder} is {weight}: it must be positive, or leave it out"
+            )
+        groups: dict[str, list[int]] = {}
+        for i, bucket in enumerate(dataset.index.buckets):
+            groups.setdefault(names[bucket], []).append(i)
+        for name, members in sorted(groups.items()):
+            rows = np.flatnonzero(np.isin(dataset.index.bucket, members))
+            share = weight * len(rows) / len(dataset)
+            streams.append(Stream(f"{number}/{name}", number, name, rows, dataset.index.shard[rows], share))
+    return streams
+
+
+class StatefulLoader:
+    """Iterates `Batch` (latents) or dicts (raw) without end. `samples_seen` counts samples over all ranks."""
+
+    def __init__(
+        self,
+        datasets: Sequence[LatentDataset | RawDataset],
+        config: LoaderConfig,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if config.batch_size < 1 or not 0 <= rank < world_size:
+            raise DataError(f"batch_size={config.batch_size}, rank={rank}, world_size={world_size} cannot be")
+        self.datasets = list(datasets)
+        self.config = config
+        self.rank = rank
+        self.global_batch = config.batch_size * world_size
+        weights = [d.weight for d in config.datasets]
+        streams = _streams(self.datasets, weights)
+        self.order = SampleOrder(streams, self.global_batch, config.seed, config.shuffle_shards)
+        contents = [d.index.content_hash() for d in self.datasets]
+        self.identity = hashlib.sha256(repr((contents, weights, config.shuffle_shards)).encode()).hexdigest()[
+            :16
+        ]
+        self.samples_seen = 0
+        self.wait_seconds = 0.0
+        self._ahead = 0  # where the next batch to be read starts
+        self._pending: deque[Future[Any]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        started = time.perf_counter()
+        if self.config.workers == 0:
+            batch = self._read(*self._plan())
+        else:
+            while len(self._pending) < max(1, self.config.prefetch) * self.config.workers:
+                self._pending.append(self._submit())
+            batch = self._pending.popleft().result()
+            self._pending.append(self._submit())
+        self.samples_seen += self.global_batch
+        self.wait_seconds += time.perf_counter() - started
+        return batch
+
+    def _submit(self) -> Future[Any]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="sora2-loader")
+        return self._pool.submit(self._read, *self._plan())
+
+    def _plan(self) -> tuple[int, list[tuple[int, int]]]:
+        """Global position and (dataset, sample) of this rank's slice of the next batch."""
+        planned = self.order.plan(self._ahead)
+        first = self.rank * self.config.batch_size
+        start = self._ahead + first
+        self._ahead += self.global_batch
+        return start, planned[first : first + self.config.batch_size]
+
+    def _read(self, start: int, rows: list[tuple[int, int]]) -> Any:
+        samples = [self.datasets[d][i] for d, i in rows]
+        if self.config.kind != LATENTS:
+            return collate_raw(samples)
+        dropped = {
+            name: uniform(self.config.seed, name, start, len(rows)) < p
+            for name, p in self.config.drop.items()
+            if p > 0
+        }
+        return collate_latents(
+            samples,
+            self.datasets[0].index.geometry,
+            patch_size=self.config.patch_size,
+            max_text_tokens=self.config.max_text_tokens,
+            dropped=dropped,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the last batch delivered (not after the last one read ahead)."""
+        return {
+            "version": _STATE_VERSION,
+            "samples_seen": self.samples_seen,
+            "seed": self.config.seed,
+            "global_batch": self.global_batch,
+            "datasets": self.identity,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue at `state["samples_seen"]`, whatever the number of workers or ranks that wrote the state.
+
+        `DataError` when the order would not be the same: other data, weights or seed, or, with several
+        buckets, another global batch.
+        """
+        mine = self.state_dict()
+        if state["version"] != _STATE_VERSION:
+            raise DataError(f"loader state of version {state['version']}; this code reads {_STATE_VERSION}")
+        names = {"seed": "the seed", "datasets": "the samples, their order on disk or their weights"}
+        if len(self.order.buckets) > 1:
+            names["global_batch"] = (
+                f"batch_size * world size (with {len(self.order.buckets)} buckets it shapes the order)"
+            )
+        for key, what in names.items():
+            if state[key] != mine[key]:
+                raise DataError(
+                    f"cannot continue at sample {state['samples_seen']}: {what} changed since the checkpoint "
+                    f"({key}: {state[key]} -> {mine[key]}). Restore it, or start a new run "
+                    "from the weights alone."
+                )
+        self._discard()
+        self.order.seek(int(state["samples_seen"]))
+        self.samples_seen = self._ahead = int(state["samples_seen"])
+
+    def _discard(self) -> None:
+        for future in self._pending:
+            future.cancel()
+        for future in self._pending:
+            if not future.cancelled():
+                future.exception()  # wait until it no longer reads; what it read is not needed
+        self._pending.clear()
+
+    def close(self) -> None:
+        self._discard()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        for dataset in self.datasets:
+            dataset.close()
+
+    def __enter__(self) -> StatefulLoader:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
