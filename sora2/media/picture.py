@@ -140,5 +140,5 @@ class PictureTrack:
 
     def _keep(self, count: int) -> None:
         if count:
-            rgb = self.current.to_ndarray(format="rgb24")
+            rgb = self.current.to_ndarray(format="rgb24", threads=1)
             self.pictures += [self.finish(rgb, self.current.rotation)] * count
