@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sora2.data.errors import DataError
-from sora2.data.index import ShardIndex, _remedy
+from sora2.data.index import ShardIndex, shard_remedy
+from sora2.data.raw import unpack_clip
 from sora2.data.samples import LATENTS, RAW, Bucket, LatentSample, unpack_latents
 from sora2.types import Clip
 
@@ -62,7 +63,7 @@ class _ShardDataset:
             name = f"{self.where(sample)}.{self.index.members[member]}"
             raise DataError(
                 f"{name} is broken: its bytes are not those that were indexed. "
-                f"{_remedy(self.index.shard_path(sample))}"
+                f"{shard_remedy(self.index.shard_path(sample))}"
             )
         return buffer
 
@@ -119,30 +120,4 @@ class RawDataset(_ShardDataset):
     kind = RAW
 
     def _load(self, sample: int) -> Clip:
-        return decode_raw(self.read(sample, 0), self.meta(sample), self.where(sample))
-
-
-def decode_raw(mp4: bytes | bytearray, meta: dict[str, Any], where: str) -> Clip:
-    """The clip of one raw sample. Frames and samples must be exactly those that KEY.json counts."""
-    from sora2.media import MediaError, read_clip
-
-    bucket = Bucket.from_meta(meta, f"{where}.json")
-    try:
-        clip = read_clip(
-            bytes(mp4),
-            channels=bucket.channels if bucket.has_audio else 2,
-            video=bucket.has_video,
-            audio="required" if bucket.has_audio else "ignore",
-            caption=meta["caption"],
-            key=meta["key"],
-        )
-    except MediaError as error:
-        raise DataError(f"{where}.mp4 cannot be decoded: {error}") from error
-    frames = 0 if clip.video is None else clip.video.shape[0]
-    samples = 0 if clip.audio is None else clip.audio.shape[1]
-    if (frames, samples) != (bucket.frames, bucket.samples):
-        raise DataError(
-            f"{where}.mp4 decodes to {frames} frames and {samples} samples, but KEY.json says "
-            f"{bucket.frames} and {bucket.samples}: write the shard again"
-        )
-    return clip.replace(meta=meta, fps=bucket.fps)
+        return unpack_clip(self.read(sample, 0), self.meta(sample), self.where(sample))

@@ -40,7 +40,7 @@ class ShardEntry:
     info: dict[str, Any]  # "fingerprints", "geometry" of latent shards, from the first sample
 
 
-def _remedy(path: Path) -> str:
+def shard_remedy(path: Path) -> str:
     return (
         f"Delete {path} and run the command that wrote the folder again (it keeps whole shards), "
         f"or drop it with `rm {path} && sora2 inspect {path.parent} --reindex`."
@@ -69,9 +69,9 @@ def scan_shard(path: Path) -> ShardEntry:
             if any(file.read()):
                 raise tarfile.ReadError("the end-of-archive blocks are missing")
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"shard {path} is truncated or broken: {error}. {_remedy(path)}") from error
+        raise DataError(f"shard {path} is truncated or broken: {error}. {shard_remedy(path)}") from error
     if not members:
-        raise DataError(f"shard {path} holds no samples. {_remedy(path)}")
+        raise DataError(f"shard {path} holds no samples. {shard_remedy(path)}")
 
     first = next(iter(members.values()))
     kind = next((k for k in (LATENTS, RAW) if MEMBERS[k][0] in first), None)
@@ -81,7 +81,7 @@ def scan_shard(path: Path) -> ShardEntry:
     for key, found in members.items():
         lacking = [n for n in names if n not in found]
         if lacking:
-            raise DataError(f"shard {path}: sample {key!r} lacks {lacking}. {_remedy(path)}")
+            raise DataError(f"shard {path}: sample {key!r} lacks {lacking}. {shard_remedy(path)}")
     column = [[[members[k][n][i] for n in names] for k in members] for i in range(3)]
     first_meta = metas[next(iter(members))]
     return ShardEntry(
@@ -241,7 +241,7 @@ class ShardIndex:
                 raise DataError(f"shard {tar} is missing although {path} lists it. " + _reindex(folder))
             if found != shard["bytes"]:
                 raise DataError(
-                    f"shard {tar} has {found} bytes, its index says {shard['bytes']}. {_remedy(tar)}"
+                    f"shard {tar} has {found} bytes, its index says {shard['bytes']}. {shard_remedy(tar)}"
                 )
         return index
 

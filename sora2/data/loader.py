@@ -93,9 +93,9 @@ def check_fingerprints(folder: Path, found: Mapping[str, str], wanted: Mapping[s
     if stale:
         what = "; ".join(f"{n}: {found.get(n)!r}, the run uses {wanted[n]!r}" for n in stale)
         raise DataError(
-            f"latents in {folder} were made by other codecs ({what}). Encode the raw shards again with "
-            f"the codecs of the run: `sora2 encode RAW --out {folder} --overwrite`, or point the run at the codecs "
-            "that made them."
+            f"latents in {folder} were made by other codecs ({what}). Encode the raw shards again "
+            f"with the codecs of the run: `sora2 encode RAW --out {folder} --overwrite`, or point the run at "
+            "the codecs that made them."
         )
 
 
@@ -110,7 +110,7 @@ def _check_streams(dataset: LatentDataset | RawDataset, config: LoaderConfig) ->
             shown = ", ".join(dataset.where(int(i)) for i in rows[:5]) + (" ..." if len(rows) > 5 else "")
             raise DataError(
                 f"{len(rows)} of {len(index)} clips in {index.folder} have no {name}, which "
-                f"data.require_{name}=true needs: {shown}. Ingest again without them (`--audio required`), or set "
+                f"data.require_{name}=true needs: {shown}. Ingest again with `--audio required`, or set "
                 f"data.require_{name}=false to train on them with the {name} masked."
             )
 

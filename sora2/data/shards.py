@@ -84,8 +84,7 @@ def begin_job(folder: str | Path, job: Mapping[str, Any], *, overwrite: bool = F
     """Claim a folder for a resumable job; returns the whole shards that an earlier run of the same job left.
 
     The job (every setting that shapes the bytes) is kept in `job.json`. A folder of another job is an error
-    unless `overwrite`, which empties it of shards. A finished folder loses its index until the job is done
-    again.
+    unless `overwrite`, which empties it of shards.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +105,8 @@ def begin_job(folder: str | Path, job: Mapping[str, Any], *, overwrite: bool = F
         if changed:
             what = "; ".join(f"{k}: {earlier.get(k)!r} -> {job.get(k)!r}" for k in changed)
             raise DataError(
-                f"{folder} was begun with other settings ({what}). Repeat those settings to resume, choose another "
-                f"--out, or pass --overwrite to start again."
+                f"{folder} was begun with other settings ({what}). Repeat those settings to resume, choose "
+                "another --out, or pass --overwrite to start again."
             )
     remove_leftovers(folder)
     save_json(job, path)

@@ -1,0 +1,68 @@
+"""`sora2 encode`: codec latents and text embeddings of raw shards."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from sora2.codecs import load_codecs
+from sora2.data.encode import encode_shards
+from sora2.data.index import ShardIndex, find_shard_folders
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="sora2 encode",
+        description="Precompute latents and text embeddings of raw shards. RAW is a folder of shards or a "
+        "folder of such folders (train, validation); OUT gets the same layout. An interrupted run is finished by "
+        "repeating the command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("raw", type=Path, help="shards of `sora2 toybox` or `sora2 ingest`")
+    p.add_argument("--out", type=Path, required=True)
+    p.add_argument(
+        "--video-codec", type=Path, required=True, help="folder with config.json and model.safetensors"
+    )
+    p.add_argument("--audio-codec", type=Path, required=True)
+    p.add_argument("--text", default="minilm", help="text encoder: minilm, bytes, or a folder")
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--workers", type=int, default=1, help="threads that decode the clips")
+    p.add_argument("--device", default="cpu")
+    p.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="arithmetic of the codecs"
+    )
+    p.add_argument(
+        "--overwrite", action="store_true", help="encode again where OUT holds latents of other codecs"
+    )
+    return p
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    folders = find_shard_folders(args.raw)
+    codecs = load_codecs(args.video_codec, args.audio_codec, text=args.text)
+    device = torch.device(args.device)
+    for module in (codecs.video, codecs.audio):
+        module.to(device).eval()
+    pairs = [(raw, args.out if raw == args.raw else args.out / raw.name) for raw in folders]
+    total = sum(len(ShardIndex.load(raw)) for raw in folders)
+    with tqdm(total=total, unit="clip", desc="encode", dynamic_ncols=True) as bar:
+        for raw, out in pairs:
+            bar.set_postfix_str(raw.name)
+            for done in encode_shards(
+                raw,
+                out,
+                codecs,
+                batch_size=args.batch_size,
+                workers=args.workers,
+                device=device,
+                dtype=getattr(torch, args.dtype),
+                overwrite=args.overwrite,
+            ):
+                bar.update(done)
+    for _, out in pairs:
+        print(f"{out}: {len(ShardIndex.load(out))} latent clips")
+    return 0

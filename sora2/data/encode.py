@@ -1,0 +1,175 @@
+"""Raw shards -> latent shards, one for one: codec latents and text embeddings, with the codecs'
+fingerprints."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import webdataset as wds
+from torch import Tensor
+
+from sora2.data.errors import DataError
+from sora2.data.index import ShardEntry, ShardIndex, scan_shard
+from sora2.data.raw import clip_bucket, unpack_clip
+from sora2.data.samples import RAW, Bucket, pack_latents
+from sora2.data.shards import begin_job, write_shard
+from sora2.types import AudioShape, Clip, ShapeError, VideoShape
+
+
+class CodecBundle(Protocol):
+    """What encoding needs of the codecs (`sora2.codecs.Codecs`)."""
+
+    video: Any  # .encode((B, 3, T, H, W) in [-1, 1]) -> (B, C, t, h, w); strides, latent_channels
+    audio: Any  # .encode((B, channels, S)) -> (B, C, n); hop_samples, sample_rate, channels, latent_channels
+    text: Any  # .encode(list[str]) -> tokens (B, L, D), mask (B, L); width, max_tokens
+
+    def video_shape(self, frames: int, height: int, width: int, fps: float) -> VideoShape: ...
+
+    def audio_shape(self, seconds: float) -> AudioShape: ...
+
+    def fingerprints(self) -> dict[str, str]: ...
+
+
+def geometry(codecs: CodecBundle) -> dict[str, Any]:
+    """What the loader must know to turn latents into tokens with positions."""
+    return {
+        "video": {
+            "channels": codecs.video.latent_channels,
+            "temporal_stride": codecs.video.temporal_stride,
+            "spatial_stride": codecs.video.spatial_stride,
+        },
+        "audio": {"latent_channels": codecs.audio.latent_channels, "hop_samples": codecs.audio.hop_samples},
+        "text": {"width": codecs.text.width, "max_tokens": codecs.text.max_tokens},
+    }
+
+
+def check_buckets(index: ShardIndex, codecs: CodecBundle) -> None:
+    """`DataError` before any work when the codecs cannot hold some clips."""
+    for bucket in index.buckets:
+        if bucket.has_video:
+            try:
+                codecs.video_shape(*bucket.picture)
+            except ShapeError as error:
+                raise DataError(
+                    f"{index.folder} holds clips of ({bucket}): {error}. Write them again."
+                ) from error
+        wanted = (codecs.audio.sample_rate, codecs.audio.channels)
+        if bucket.has_audio and bucket.sound[1:] != wanted:
+            raise DataError(
+                f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the audio codec "
+                f"takes {wanted[0]} Hz x {wanted[1]}: write the shards with "
+                f"--sample-rate {wanted[0]} --channels {wanted[1]}"
+            )
+
+
+@torch.no_grad()
+def encode_batch(
+    clips: list[Clip], codecs: CodecBundle, device: torch.device, dtype: torch.dtype
+) -> list[dict[str, Tensor]]:
+    """Latents (the mean of the posterior) and unpadded text of clips of one bucket, float32 on the CPU."""
+    encoded: list[dict[str, Tensor]] = [{} for _ in clips]
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        if clips[0].video is not None:
+            pixels = torch.stack([c.video for c in clips]).to(device)  # (B, T, H, W, 3) uint8
+            pixels = pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, H, W)
+            for row, latent in zip(encoded, codecs.video.encode(pixels).float().cpu(), strict=True):
+                row["video"] = latent  # (C, t, h, w)
+        if clips[0].audio is not None:
+            audio = torch.stack([c.audio for c in clips]).to(device)  # (B, channels, S)
+            for row, latent in zip(encoded, codecs.audio.encode(audio).float().cpu(), strict=True):
+                row["audio"] = latent  # (C, n)
+    tokens, mask = codecs.text.encode([c.caption for c in clips])  # (B, L, D), (B, L)
+    for row, text, keep in zip(encoded, tokens.float().cpu(), mask.cpu(), strict=True):
+        row["text"] = text[keep]  # (L, D)
+    for clip, row in zip(clips, encoded, strict=True):
+        broken = [name for name, value in row.items() if not torch.isfinite(value).all()]
+        if broken:
+            raise DataError(
+                f"the {broken} latents of clip {clip.key} are not finite: the codec or the clip is broken"
+            )
+    return encoded
+
+
+def read_shard(path: Path, workers: int) -> Iterator[Clip]:
+    """Clips of one raw shard in order, decoded a little ahead by `workers` threads."""
+    samples = wds.WebDataset(str(path), shardshuffle=False, empty_check=False)
+
+    def decode(sample: Mapping[str, Any]) -> Clip:
+        return unpack_clip(sample["mp4"], sample["json"], f"{path}: {sample['__key__']}")
+
+    return _ahead(samples, decode, workers)
+
+
+def _ahead(items: Iterable[Any], function: Any, workers: int) -> Iterator[Any]:
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Any] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _batches(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
+    """Runs of clips of one bucket, at most `size` long; at most one open batch per bucket."""
+    waiting: dict[Bucket, list[Clip]] = {}
+    for clip in clips:
+        group = waiting.setdefault(clip_bucket(clip), [])
+        group.append(clip)
+        if len(group) == size:
+            yield waiting.pop(clip_bucket(clip))
+    yield from waiting.values()
+
+
+def encode_shards(
+    raw: Path,
+    out: Path,
+    codecs: CodecBundle,
+    *,
+    batch_size: int = 16,
+    workers: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> Iterator[int]:
+    """Encode every shard of `raw` into a shard of the same name in `out`, then write the index.
+
+    Yields clips as they are done. Run again after an interruption it keeps the whole shards; when the codecs
+    or the raw clips have changed it raises `DataError`, unless `overwrite`.
+    """
+    index = ShardIndex.load(raw)
+    if index.kind != RAW:
+        raise DataError(f"{raw} holds latents already; name the folder of the raw shards")
+    if Path(raw).resolve() == Path(out).resolve():
+        raise DataError(f"--out {out} is the folder of the raw shards: choose another one")
+    check_buckets(index, codecs)
+    info = {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
+    settings = {
+        "command": "encode",
+        "raw": index.content_hash(),
+        "dtype": str(dtype).removeprefix("torch."),
+        **info,
+    }
+    there = {path.name for path in begin_job(out, settings, overwrite=overwrite)}
+    entries: list[ShardEntry] = []
+    for shard in index.shards:
+        path = out / shard["file"]
+        if path.name in there:
+            entries.append(scan_shard(path))
+            yield shard["samples"]
+            continue
+        done: dict[str, dict[str, bytes]] = {}
+        for batch in _batches(read_shard(raw / shard["file"], workers), batch_size):
+            for clip, latents in zip(
+                batch, encode_batch(batch, codecs, torch.device(device), dtype), strict=True
+            ):
+                done[clip.key] = pack_latents(latents, {**clip.meta, **info})
+            yield len(batch)
+        entries.append(write_shard(path, sorted(done.items())))
+    ShardIndex.from_entries(out, entries).save()
