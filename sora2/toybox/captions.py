@@ -1,7 +1,7 @@
 """Captions from a grammar with paraphrases, and the words that say each attribute.
 
-A caption names every attribute of its clip. It comes long (a sentence) or short (a list of words); among the forms
-that fit the text encoder's usual length one is drawn.
+A caption names every attribute of its clip. It comes long (a sentence) or short (a list of words); among the
+forms that fit the text encoder's usual length one is drawn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "long": (
         "{subject} {bounce} in {gravity}, {ambience}, {background}, {style}",
         "{style} shot of {subject} in {gravity}, {background}, {ambience}",
-        "{style} film of {subject} bouncing under {gravity}, {background}, sound of {ambience}",
+        "{style} film of {subject} bouncing under {gravity}, {ambience}, {background}",
         "{subject} {bounce} under {gravity} in front of {background}, {ambience}, {style} look",
     ),
     "short": (
@@ -74,7 +74,7 @@ def caption(attributes: Mapping[str, str], rng: np.random.Generator) -> str:
     forms = [form.format(**said) for form in FORMS[wanted]]
     fitting = [form for form in forms if count_words(form) <= MAX_WORDS]
     if not fitting:  # sentences about three balls are too long
-        fitting = [form for form in (form.format(**said) for form in FORMS["short"])]
+        fitting = [form.format(**said) for form in FORMS["short"]]
     return str(pick(rng, tuple(fitting)))
 
 

@@ -1,4 +1,4 @@
-"""What a toybox is asked for: split, scenes, and the shape of its clips. Everything is a parameter, nothing a constant."""
+"""What a toybox is asked for: seed, split, scenes, and the shape of its clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from sora2.errors import UserError
 
 #: train, validation and test share one distribution without the held-out combinations; every clip of
-#: `compositional` has at least one held-out combination; `extrapolation` leaves the ranges of speed and gravity.
+#: `compositional` has at least one held-out combination; `extrapolation` leaves the ranges of speed and
+#: gravity.
 SPLITS = ("train", "validation", "test", "compositional", "extrapolation")
 
 
@@ -34,8 +35,9 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 class ToyboxConfig:
     """Identity (seed, split, scenes) and shape of a family of clips.
 
-    World coordinates: one unit is the picture's shorter side, x to the right, y **down**, origin at the top left
-    corner of the picture. Frame k shows the instant `k / fps`; audio sample n is the instant `n / sample_rate`.
+    World coordinates: one unit is the picture's shorter side, x to the right, y **down**, origin at the top
+    left corner of the picture. Frame k shows the instant `k / fps`; audio sample n is the instant `n /
+    sample_rate`.
     """
 
     seed: int = 0

@@ -1,7 +1,7 @@
 """Shared drawing helpers: backgrounds, antialiased shaded balls, contact shadows, the look of each style.
 
-Everything is drawn with soft edges of about one pixel and smooth shading: no per-pixel noise, so that what a codec
-loses is never texture that no one asked for. Pictures are (T, H, W, 3) uint8, drawn over in place.
+Everything is drawn with soft edges of about one pixel and smooth shading: no per-pixel noise, so that what a
+codec loses is never texture that no one asked for. Pictures are (T, H, W, 3) uint8, drawn over in place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LIGHT = np.array([-0.50, -0.62, 0.60])  # direction to the lamp in the cinemati
 
 
 def ramp(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
-    """Coverage of a pixel `distance` pixels inside an edge: 0 outside, 1 inside, linear over `softness` pixels."""
+    """Coverage of a pixel `distance` pixels inside an edge, rising from 0 to 1 over `softness` pixels."""
     return np.clip(distance / softness + 0.5, 0.0, 1.0)
 
 
@@ -90,7 +90,7 @@ def draw_balls(
     material: str,
     style: str,
 ) -> None:
-    """Draw one ball into frames (T, H, W, 3) at pixel centres x, y (T,), antialiased to a fraction of a pixel."""
+    """Draw one antialiased ball into frames (T, H, W, 3), its centre at pixel indices x, y (T,)."""
     count, height, width, _ = frames.shape
     half = math.ceil(radius) + 1
     tall, wide = min(2 * half + 2, height), min(2 * half + 2, width)
@@ -142,7 +142,7 @@ def _cartoon(
 def _cinematic(
     u: np.ndarray, v: np.ndarray, inside: np.ndarray, radius: float, material: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lit sphere. Rubber is matte, wood matte with grain, metal mirrors a bright sky, a dark horizon and the lamp."""
+    """Lit sphere. Rubber is matte, wood matte with grain, metal mirrors a horizon and the lamp."""
     depth = np.sqrt(np.maximum(1 - u * u - v * v, 0))
     facing = u * np.float32(_LIGHT[0]) + v * np.float32(_LIGHT[1]) + depth * np.float32(_LIGHT[2])
     lit = np.maximum(facing, 0)
@@ -173,7 +173,8 @@ def _grain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def draw_contact_shadow(
     frames: np.ndarray, x: np.ndarray, gap: np.ndarray, radius: float, floor: float, strength: float = 0.6
 ) -> None:
-    """Darken the floor (rows below `floor`) under a ball: x (T,) pixels, gap (T,) pixels between ball and floor.
+    """Darken the floor (rows below `floor`) under a ball: x (T,) pixels, gap (T,) pixels between ball and
+    floor.
 
     The nearer the ball, the darker and tighter the shadow.
     """

@@ -1,8 +1,9 @@
 """Event-driven discs under gravity in a box: analytic flights between exactly solved collision times.
 
-Nothing is integrated numerically. A free disc flies on a parabola; two free discs share the same acceleration, so
-their relative motion is a straight line and their collision a quadratic equation. A disc that rests on the floor
-slides along it without friction; against a flying disc that gives a quartic. All arithmetic is float64.
+Nothing is integrated numerically. A free disc flies on a parabola; two free discs share the same
+acceleration, so their relative motion is a straight line and their collision a quadratic equation. A disc
+that rests on the floor slides along it without friction; against a flying disc that gives a quartic. All
+arithmetic is float64.
 
 Coordinates: x to the right, y down, so gravity is a positive acceleration in y. Energy never grows.
 """
@@ -18,7 +19,8 @@ from sora2.toybox.config import ToyboxError
 
 #: A disc comes to rest on the floor when its next hop would rise less than this (world units, 0.4 px of 64).
 REST_HEIGHT = 0.006
-#: Below this closing speed, contacts other than with the floor lose no energy: they cannot pile up in finite time.
+#: Below this closing speed, contacts other than with the floor lose no energy: they cannot pile up in finite
+#: time.
 SLOW_SPEED = 0.05
 #: More collisions than this in one clip means a jam; see `JammedError`.
 MAX_CONTACTS = 2000
@@ -76,7 +78,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Contact:
-    """One collision: `kind` is floor, ceiling, left, right or ball; `speed` the closing speed along the normal."""
+    """One collision: `kind` is floor, ceiling, left, right or ball; `speed` closes along the normal."""
 
     seconds: float
     kind: str
@@ -108,8 +110,8 @@ class Trajectories:
 def simulate(discs: list[Disc], box: Box, gravity: float, seconds: float) -> Trajectories:
     """Run `discs` (changed in place) for `seconds`.
 
-    Raises `ToyboxError` when a disc does not fit the box or two overlap at the start, `JammedError` when collisions
-    do not end.
+    Raises `ToyboxError` when a disc does not fit the box or two overlap at the start, `JammedError` when
+    collisions do not end.
     """
     _check_start(discs, box, gravity)
     n = len(discs)
@@ -163,8 +165,8 @@ def _check_start(discs: list[Disc], box: Box, gravity: float) -> None:
         ):
             if not low + disc.radius <= value <= high - disc.radius:
                 raise ToyboxError(
-                    f"ball {i}: {name}={value:.4g} must be in [{low + disc.radius:.4g}, {high - disc.radius:.4g}] "
-                    f"so that the whole ball lies in the box"
+                    f"ball {i}: {name}={value:.4g} must be in "
+                    f"[{low + disc.radius:.4g}, {high - disc.radius:.4g}] to lie wholly in the box"
                 )
         for j, other in enumerate(discs[:i]):
             if math.hypot(disc.x - other.x, disc.y - other.y) < disc.radius + other.radius:
@@ -266,8 +268,9 @@ def _bounce_off_wall(index: int, disc: Disc, kind: str, box: Box, gravity: float
 def _bounce_off_disc(i: int, j: int, a: Disc, b: Disc, gravity: float) -> Contact:
     """Frictionless collision along the line of centres.
 
-    A disc on the floor that is pushed down moves only sideways (the floor takes the rest), which is an impulse along
-    a constraint: kinetic energy changes by -(1 - e^2) / 2 * closing^2 / (w_a + w_b), never upwards.
+    A disc on the floor that is pushed down moves only sideways (the floor takes the rest), which is an
+    impulse along a constraint: kinetic energy changes by -(1 - e^2) / 2 * closing^2 / (w_a + w_b), never
+    upwards.
     """
     nx, ny = b.x - a.x, b.y - a.y
     distance = math.hypot(nx, ny)

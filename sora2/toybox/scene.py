@@ -1,7 +1,7 @@
 """What every scene provides, and the registry that finds it by name.
 
-A scene is five pure functions. Adding one (talk, strike, weather, story ...) is a file in `scenes/` with a class that
-has them, decorated with `@register_scene`.
+A scene is a few pure functions. Adding one (talk, strike, weather, story ...) is a file in `scenes/` with a
+class that has them, decorated with `@register_scene`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Scene(Protocol):
     def sample(self, config: ToyboxConfig, index: int, overrides: dict[str, Any]) -> Any:
         """Draw the parameters of clip `index`, then set the commanded `overrides`.
 
-        Overrides never change what is drawn for the rest. Raises `ToyboxError` on an unknown or impossible override.
+        Overrides never change what is drawn for the rest. Raises `ToyboxError` on an unknown or impossible
+        override.
         """
         ...
 

@@ -17,7 +17,8 @@ import scipy.fft
 from sora2.toybox.config import check_choice
 from sora2.toybox.vocabulary import AMBIENCES, MATERIALS, SIZES
 
-#: Amplitude (before panning) of an impact at `REFERENCE_SPEED` world units per second, and the exponent of its growth.
+#: Amplitude (before panning) of an impact at `REFERENCE_SPEED` world units per second, and the exponent of
+#: its growth.
 REFERENCE_LEVEL, REFERENCE_SPEED, LEVEL_EXPONENT = 0.55, 4.0, 0.7
 #: Contacts slower than this (world units per second) make no sound and are no events.
 SILENT_SPEED = 0.1
@@ -28,7 +29,7 @@ AMBIENCE_LEVEL = {"silence": 0.0, "rain": 0.022, "wind": 0.035}
 
 
 def impact_level(speed: float) -> float:
-    """Peak amplitude in [0, 1) of an impact, strictly increasing in the closing speed (world units per second)."""
+    """Peak amplitude in [0, 1) of an impact, strictly increasing in the closing speed (world units / s)."""
     level = REFERENCE_LEVEL * (speed / REFERENCE_SPEED) ** LEVEL_EXPONENT
     return level if level < 0.7 else 0.7 + 0.2 * math.tanh((level - 0.7) / 0.2)
 
@@ -117,7 +118,8 @@ def add_impacts(audio: np.ndarray, impacts: list[Impact], sample_rate: int) -> N
 def ambience(
     name: str, rng: np.random.Generator, channels: int, samples: int, sample_rate: int
 ) -> np.ndarray:
-    """(channels, samples) float32 of noise-like background sound with the root mean square of `AMBIENCE_LEVEL`.
+    """(channels, samples) float32 of noise-like background sound with the root mean square of
+    `AMBIENCE_LEVEL`.
 
     Rain is a bright steady hiss, wide in stereo; wind a low roar that swells and fades.
     """

@@ -17,18 +17,20 @@ from sora2.types import Clip
 class Toybox:
     """An endless, indexable, exactly reproducible set of clips.
 
-    `clip(i)` depends on (seed, split, scenes, index) and on the shape in `config`, and on nothing else: any order,
-    any process, any batch gives the same bytes.
+    `clip(i)` depends on (seed, split, scenes, index) and on the shape in `config`, and on nothing else: any
+    order, any process, any batch gives the same bytes.
 
-    `clip.meta["truth"]` holds plain JSON values. Common to all scenes: scene, seed, split, index, key, caption, fps,
-    sample_rate, frames, height, width, samples, channels, seconds. Scene `bounce` adds:
+    `clip.meta["truth"]` holds plain JSON values. Common to all scenes: scene, seed, split, index, key,
+    caption, fps, sample_rate, frames, height, width, samples, channels, seconds. Scene `bounce` adds:
 
     - style, background, ambience, gravity (names), gravity_value (world units / s^2, downwards);
-    - box [left, top, right, bottom] in world units (1 = shorter side of the picture, x right, y down, origin top
-      left; pixel index = world * min(height, width) - 0.5, see `world_to_pixel`);
-    - balls: color, material, size, radius, mass, restitution and, per frame (instant k / fps), x, y, vx, vy, visible;
-    - events, in order of time: onset_seconds, kind (floor, ceiling, left, right, ball), ball, other (index or None),
-      speed (closing, world units / s), level (peak amplitude before panning), pan (-1 left to 1 right), x, y;
+    - box [left, top, right, bottom] in world units (1 = shorter side of the picture, x right, y down, origin
+      top left; pixel index = world * min(height, width) - 0.5, see `world_to_pixel`);
+    - balls: color, material, size, radius, mass, restitution and, per frame (instant k / fps), x, y, vx, vy,
+      visible;
+    - events, in order of time: onset_seconds, kind (floor, ceiling, left, right, ball), ball, other (index or
+      None), speed (closing, world units / s), level (peak amplitude before panning), pan (-1 left to 1
+      right), x, y;
     - held_out: the held-out combinations that the clip has (none in train, validation and test).
     """
 
@@ -87,7 +89,8 @@ class Toybox:
 
 
 def clip_from_spec(config: ToyboxConfig | None = None, *, index: int = 0, **attributes: Any) -> Clip:
-    """One clip with commanded attributes: `clip_from_spec(gravity="low", color="red", material="metal", count=1)`.
+    """One clip with commanded attributes: `clip_from_spec(gravity="low", color="red", material="metal",
+    count=1)`.
 
     Two calls that differ in one attribute differ in that attribute alone, which makes interventions exact.
     For the attributes of `bounce` see `sora2.toybox.scenes.bounce_parameters.sample_parameters`.
@@ -96,5 +99,5 @@ def clip_from_spec(config: ToyboxConfig | None = None, *, index: int = 0, **attr
 
 
 def attributes(truth: dict[str, Any]) -> dict[str, str]:
-    """The named attributes of a clip: style, background, ambience, gravity, ball0.color, ball0.material ..."""
+    """The named attributes of a clip: style, background, ambience, gravity, ball0.color, ball0.size ..."""
     return get_scene(truth["scene"]).attributes(truth)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-#: Ball colours, sRGB 0-255. Saturated, while all backgrounds are muted, so that a ball is found by saturation.
+#: Ball colours, sRGB 0-255. Saturated, while all backgrounds are muted, so that a ball is found by
+#: saturation.
 COLORS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {
         "red": (222, 40, 44),
@@ -46,7 +47,8 @@ class Material:
         return tuple(self.frequency_hz[size] * ratio for ratio in self.ratios)
 
 
-#: Rubber thuds low and short, wood knocks in the middle, metal rings bright and long. All modes lie in 150-3500 Hz.
+#: Rubber thuds low and short, wood knocks in the middle, metal rings bright and long. All modes lie in
+#: 150-3500 Hz.
 MATERIALS: Mapping[str, Material] = MappingProxyType(
     {
         "rubber": Material(
@@ -86,8 +88,8 @@ BACKGROUNDS = ("plain", "striped", "hills")
 STYLES = ("cartoon", "cinematic")
 AMBIENCES = ("silence", "rain", "wind")
 
-#: Combinations that never occur in train, validation and test. A combination of ball attributes is met when one
-#: ball has all of it; a combination of clip attributes when the clip has all of it.
+#: Combinations that never occur in train, validation and test. A combination of ball attributes is met when
+#: one ball has all of it; a combination of clip attributes when the clip has all of it.
 HELD_OUT: tuple[Mapping[str, str], ...] = tuple(
     MappingProxyType(combination)
     for combination in (

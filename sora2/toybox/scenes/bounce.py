@@ -26,7 +26,7 @@ PAIR_SHARE = 0.7
 
 @register_scene("bounce")
 class Bounce:
-    """Balls fly on parabolas between exactly timed collisions; truth, pictures and sound come from the same flights."""
+    """Balls on parabolas between exact collisions; truth, pictures and sound share the same flights."""
 
     name: str
 

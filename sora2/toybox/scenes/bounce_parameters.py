@@ -80,9 +80,9 @@ def held_out_combinations(parameters: BounceParameters) -> list[dict[str, str]]:
 def sample_parameters(config: ToyboxConfig, index: int, overrides: Mapping[str, Any]) -> BounceParameters:
     """Draw clip `index` of the split, then apply `overrides`.
 
-    Overrides: style, background, ambience, gravity (name or value), count, `balls` (a list of dicts with any fields
-    of `BallParameters`; its length sets the count), and any field of `BallParameters` for ball 0. They leave all
-    else as it was drawn, and may command a held-out combination.
+    Overrides: style, background, ambience, gravity (name or value), count, `balls` (a list of dicts with any
+    fields of `BallParameters`; its length sets the count), and any field of `BallParameters` for ball 0. They
+    leave all else as it was drawn, and may command a held-out combination.
     """
     rng = stream(config.seed, config.split, "bounce", index, "parameters")
     while True:
@@ -94,7 +94,7 @@ def sample_parameters(config: ToyboxConfig, index: int, overrides: Mapping[str, 
 
 
 def _draw(rng: np.random.Generator, config: ToyboxConfig) -> tuple[int, BounceParameters]:
-    """The count, and parameters with `MAX_BALLS` balls, so that a commanded count finds the others unchanged."""
+    """The count, and parameters always with `MAX_BALLS` balls, so that a commanded count moves nothing."""
     outside = config.split == "extrapolation"
     count = int(rng.integers(1, MAX_BALLS + 1))
     gravities = EXTRAPOLATED_GRAVITIES if outside else GRAVITIES
@@ -115,7 +115,7 @@ def _draw(rng: np.random.Generator, config: ToyboxConfig) -> tuple[int, BouncePa
 
 
 def _places(rng: np.random.Generator, config: ToyboxConfig) -> list[tuple[float, float]]:
-    """Start places with room for big balls, so that a commanded size never overlaps; the floor stays clear."""
+    """Start places with room for big balls, so that a commanded size never overlaps."""
     box, radius = world_box(config), max(SIZES.values()) * 1.02
     low = np.array([box.left + radius, box.top + radius])
     high = np.array([box.right - radius, box.bottom - radius - 0.15])
