@@ -89,30 +89,17 @@ def find_audio(container: InputContainer, name: str, use: AudioUse) -> av.AudioS
     return stream
 
 
-def video_start(stream: av.VideoStream) -> Fraction:
-    """Presentation time of the first picture in seconds, on the file's own clock."""
-    return Fraction(0) if stream.start_time is None else stream.start_time * stream.time_base
+def stream_start(stream: av.stream.Stream) -> Fraction:
+    """When the stream's presentation starts, in seconds on the file's own clock.
 
-
-def audio_start(stream: av.AudioStream) -> Fraction:
-    """Presentation time of the first sample that is heard, in seconds, on the file's own clock.
-
-    Encoders prepend priming samples, which a decoder drops. Containers that store them at negative times
-    (Matroska, WebM) start that much earlier than the sound.
+    Times before 0 hold priming samples of a codec, which Matroska and WebM store there: they are not presented.
     """
     if stream.start_time is None:
         return Fraction(0)
-    start = stream.start_time * stream.time_base
-    return (
-        min(Fraction(0), start + Fraction(stream.codec_context.initial_padding, stream.rate))
-        if start < 0
-        else start
-    )
+    return max(Fraction(0), stream.start_time * stream.time_base)
 
 
 def clock_zero(container: InputContainer) -> Fraction:
     """The file-clock time of second 0 of a clip: when the first of its streams starts, whichever are read."""
     video, audio = find_video(container), container.streams.best("audio")
-    starts = [] if video is None else [video_start(video)]
-    starts += [] if audio is None else [audio_start(audio)]
-    return min(starts, default=Fraction(0))
+    return min((stream_start(stream) for stream in (video, audio) if stream is not None), default=Fraction(0))
