@@ -66,7 +66,7 @@ def test_second_order_beats_first_at_equal_evaluations():
 
 def test_ancestral_keeps_the_distribution():
     world = GaussianWorld()
-    result, _, _ = run("ancestral", world, 300, seeds=range(20))
+    result, _, _ = run("ancestral", world, 400, seeds=range(12))
     for x in result.values():
         assert x.mean().item() == pytest.approx(world.mean, abs=0.02)
         assert x.std().item() == pytest.approx(world.std, abs=0.02)
