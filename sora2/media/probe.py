@@ -67,7 +67,9 @@ def probe(path: Source) -> MediaInfo:
         stamps, ends = _timestamps(container, [stream for stream in (video, audio) if stream is not None])
         facts = {} if video is None else _video_facts(container, video, stamps[video.index], ends, zero)
         facts |= {} if audio is None else _audio_facts(audio, ends, zero)
-        seconds = max(facts.get(kind + "_start_seconds", 0.0) + facts.get(kind + "_seconds", 0.0) for kind in KINDS)
+        seconds = max(
+            facts.get(kind + "_start_seconds", 0.0) + facts.get(kind + "_seconds", 0.0) for kind in KINDS
+        )
         return MediaInfo(name=name, container=container.format.name, seconds=seconds, **(NOTHING | facts))
 
 
@@ -108,7 +110,9 @@ def _timestamps(
         stamps[packet.stream.index].append(time)
         length = packet.duration * packet.time_base if packet.duration else Fraction(0)
         ends[packet.stream.index] = max(ends[packet.stream.index], time + length)
-    for stream in streams:  # an exact end, where the header has one, leaves out the padding of the last packet
+    for (
+        stream
+    ) in streams:  # an exact end, where the header has one, leaves out the padding of the last packet
         if stream.duration is not None and stream.start_time is not None:
             ends[stream.index] = min(
                 ends[stream.index], (stream.start_time + stream.duration) * stream.time_base
