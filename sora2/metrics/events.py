@@ -1,0 +1,107 @@
+"""Impacts seen and impacts heard, made comparable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sora2.metrics.calibration import load_calibration
+from sora2.metrics.evidence import Evidence
+from sora2.metrics.matching import Lag, estimate_lag, f1_score, match
+from sora2.metrics.registry import Unmeasurable
+
+Array = NDArray[np.float64]
+
+#: Events closer than this are one to the eye and to the ear.
+MERGE_SECONDS = 0.030
+#: Change of velocity, world units per second, of an impact that must be heard, and of one that may be.
+LOUD_SPEED, FAINT_SPEED = 0.9, 0.25
+#: Onset strength, dB, of a sound that must have a visible cause, and of one that may have.
+CLEAR_RISE, SLIGHT_RISE = 6.0, 3.0
+
+
+@dataclass(frozen=True)
+class Events:
+    """Moments in order, with a weight, and whether each must have a counterpart in the other stream."""
+
+    seconds: Array  # (E,)
+    weight: Array  # (E,) positive
+    certain: NDArray[np.bool_]  # (E,)
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def shifted(self, seconds: float) -> Events:
+        return Events(self.seconds + seconds, self.weight, self.certain)
+
+
+def seen_events(evidence: Evidence) -> Events:
+    """Contacts of all balls, world units per second as weight.
+
+    Raises:
+        Unmeasurable: there is no ball, none moves, or none touches anything.
+    """
+    contacts = evidence.contacts(FAINT_SPEED)
+    if not contacts:
+        raise Unmeasurable("no impact is seen")
+    seconds = np.array([c.seconds for c in contacts])
+    speed = np.array([c.strength for c in contacts]) / evidence.pixels_per_unit
+    seconds, speed = merge_events(seconds, speed)
+    return Events(seconds, speed, speed >= LOUD_SPEED)
+
+
+def heard_events(evidence: Evidence) -> Events:
+    """Onsets, corrected by the calibrated lag of this pair of detectors; the rise in dB as weight.
+
+    Raises:
+        Unmeasurable: nothing is heard.
+    """
+    onsets = evidence.onsets
+    if not len(onsets):
+        raise Unmeasurable("no sound begins")
+    seconds, rise = merge_events(onsets.seconds, onsets.strength)
+    return Events(seconds - load_calibration().lag_seconds, rise, rise >= CLEAR_RISE)
+
+
+def merge_events(seconds: Array, weight: Array) -> tuple[Array, Array]:
+    """Events closer than `MERGE_SECONDS` to the strongest of their neighbourhood join it, at its moment."""
+    order = np.argsort(-weight)
+    kept: list[int] = []
+    for i in order:
+        if all(abs(seconds[i] - seconds[k]) >= MERGE_SECONDS for k in kept):
+            kept.append(int(i))
+    kept.sort(key=lambda i: seconds[i])
+    return seconds[kept], weight[kept]
+
+
+def events_f1(seen: Events, heard: Events, tolerance: float) -> tuple[float, dict[str, float]]:
+    """F1 of events within `tolerance` seconds, one to one.
+
+    Recall is over impacts that must be heard, precision over sounds that must have a cause; the fainter ones of both
+    streams may serve as partners but are not asked for, so that no score hangs on where a threshold lies.
+    """
+    rows, columns = match(seen.seconds, heard.seconds, tolerance)
+    certain_seen, certain_heard = int(seen.certain.sum()), int(heard.certain.sum())
+    matched_seen, matched_heard = int(seen.certain[rows].sum()), int(heard.certain[columns].sum())
+    score = f1_score(certain_seen, certain_heard, matched_seen, matched_heard)
+    return score, {
+        "seen": certain_seen,
+        "heard": certain_heard,
+        "seen_matched": matched_seen,
+        "heard_matched": matched_heard,
+    }
+
+
+def lag_of(evidence: Evidence) -> Lag:
+    """Signed lag of sound behind picture.
+
+    Raises:
+        Unmeasurable: no impact is seen, nothing is heard, or the two are nowhere near each other.
+    """
+    seen, heard = seen_events(evidence), heard_events(evidence)
+    lag = estimate_lag(seen.seconds, heard.seconds, seen_weight=seen.weight, heard_weight=heard.weight)
+    if lag is None:
+        raise Unmeasurable("no sound lies near an impact")
+    return lag

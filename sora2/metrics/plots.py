@@ -1,0 +1,168 @@
+"""Figures of an evaluation, one look for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+INK, SOFT, GRID = "#1b1f24", "#5b6470", "#e3e6ea"
+#: Colour-blind safe, distinct in grey.
+PALETTE = ("#2f5d8a", "#c8553d", "#3f8f6b", "#8a6bb1", "#c9a227", "#4d9fb8", "#7d7d7d")
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "savefig.bbox": "tight",
+}
+
+
+def plot_curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    log_y: bool = False,
+) -> Path:
+    """Named curves over one axis, labelled at their ends' colour in a legend."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(7.2, 3.4))
+        for colour, (name, (x, y)) in zip(_cycle(len(series)), series.items(), strict=True):
+            axis.plot(x, y, color=colour, linewidth=1.6, label=name)
+        if log_y:
+            axis.set_yscale("log")
+        axis.grid(color=GRID, linewidth=0.7)
+        axis.set(xlabel=x_label, ylabel=y_label, title=title)
+        if len(series) > 1:
+            axis.legend(ncols=min(4, len(series)), loc="upper right")
+        return _save(figure, path)
+
+
+def plot_intervals(
+    rows: Sequence[tuple[str, float, float, float, float]],
+    path: Path,
+    *,
+    title: str,
+    x_label: str,
+    target: float | None = None,
+) -> Path:
+    """One line per (name, estimate, low, high, measured share): a dot with its interval; NaN says unmeasurable."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.36 * len(rows)))
+        finite = [v for row in rows for v in row[1:4] if np.isfinite(v)]
+        if target is not None:
+            axis.axvline(target, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+            finite.append(target)
+        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+        margin = 0.06 * (high - low) if high > low else 0.5
+        axis.set_xlim(low - margin, high + margin)
+        for i, (_name, estimate, start, stop, share) in enumerate(rows):
+            if not np.isfinite(estimate):
+                axis.text(
+                    0.5 * (low + high), i, "unmeasurable", ha="center", va="center", color=SOFT, fontsize=8
+                )
+                continue
+            colour = PALETTE[i % len(PALETTE)]
+            if np.isfinite(start):
+                axis.plot(
+                    [start, stop], [i, i], color=colour, linewidth=2.4, solid_capstyle="round", alpha=0.55
+                )
+            axis.plot(estimate, i, "o", color=colour, markersize=6)
+            if share < 0.995:
+                axis.annotate(
+                    f"{share:.0%} measured", (1.01, i), xycoords=("axes fraction", "data"), va="center",
+                    color=SOFT, fontsize=7.5,
+                )  # fmt: skip
+        axis.set_yticks(range(len(rows)), [row[0] for row in rows], color=INK)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color=GRID, linewidth=0.7)
+        axis.set(xlabel=x_label, title=title)
+        return _save(figure, path)
+
+
+def plot_offsets(offsets_ms: Mapping[str, Sequence[float]], path: Path, *, limit_ms: float = 250) -> Path:
+    """Histogram of signed lags of sound behind picture, one panel per row of the table."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(offsets_ms), 1, figsize=(6.4, 0.7 + 0.85 * len(offsets_ms)), sharex=True, squeeze=False
+        )
+        bins = np.linspace(-limit_ms, limit_ms, 101)
+        for axis, colour, (name, values) in zip(
+            axes[:, 0], _cycle(len(offsets_ms)), offsets_ms.items(), strict=True
+        ):
+            finite = np.asarray([v for v in values if np.isfinite(v)])
+            axis.axvspan(-125, 45, color=GRID, alpha=0.45, linewidth=0)
+            axis.hist(np.clip(finite, -limit_ms, limit_ms), bins=bins, color=colour)
+            label = f"{name}\nn={len(finite)}" + (
+                f", median {np.median(finite):+.1f} ms" if len(finite) else ""
+            )
+            axis.text(0.01, 0.92, label, transform=axis.transAxes, va="top", fontsize=8)
+            axis.set_yticks([])
+            axis.spines["left"].set_visible(False)
+        axes[0, 0].set_title("Lag of sound behind picture, per clip")
+        axes[-1, 0].set_xlabel("ms (positive: sound is late)")
+        return _save(figure, path)
+
+
+def plot_f1(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> Path:
+    """F1 of events against the tolerance in ms, one line per row of the table."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(5.4, 3.2))
+        for colour, (name, (tolerance, f1)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            axis.plot(tolerance, f1, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+        axis.set(
+            xlabel="tolerance, ms", ylabel="F1", ylim=(-0.02, 1.02), title="Events seen and heard together"
+        )
+        axis.grid(color=GRID, linewidth=0.7)
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _save(figure, path)
+
+
+def plot_commanded(
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, *, quantity: str, unit: str
+) -> Path:
+    """Measured against commanded quantity, one colour per row of the table; the diagonal is perfect."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(4.4, 4.0))
+        everything = [v for x, y in points.values() for v in (*x, *y) if np.isfinite(v)]
+        low, high = (min(0.0, *everything), max(everything)) if len(everything) > 1 else (0.0, 1.0)
+        axis.plot([low, high], [low, high], color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+        for colour, (name, (x, y)) in zip(_cycle(len(points)), points.items(), strict=True):
+            axis.scatter(x, y, s=14, color=colour, alpha=0.65, linewidths=0, label=name)
+        axis.grid(color=GRID, linewidth=0.7)
+        axis.set(xlabel=f"commanded, {unit}", ylabel=f"measured, {unit}", title=quantity)
+        if points:
+            axis.legend(loc="upper left")
+        return _save(figure, path)
+
+
+def _cycle(count: int) -> list[str]:
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+    return path

@@ -1,0 +1,58 @@
+"""Confidence intervals by bootstrap over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval. All three are NaN when there is nothing to estimate."""
+
+    estimate: float
+    low: float
+    high: float
+    samples: int  # values
+    clusters: int  # independent groups of them
+
+
+def clustered_bootstrap(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    statistic: Callable[[NDArray[np.float64]], float] = np.mean,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap that draws whole clusters (prompts) with replacement.
+
+    Clips of one prompt are not independent; drawing clips would make intervals too narrow by up to the square root
+    of the clips per prompt. One cluster gives an interval of unknown width: low and high are NaN.
+    """
+    x = np.asarray(values, np.float64)
+    if len(x) != len(clusters):
+        raise ValueError(f"{len(x)} values but {len(clusters)} cluster labels")
+    if not len(x):
+        return Interval(np.nan, np.nan, np.nan, 0, 0)
+    names = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
+    groups: list[list[float]] = [[] for _ in names]
+    for value, cluster in zip(x, clusters, strict=True):
+        groups[names[cluster]].append(value)
+    members = [np.asarray(g) for g in groups]
+    estimate = float(statistic(x))
+    if len(members) < 2:
+        return Interval(estimate, np.nan, np.nan, len(x), len(members))
+    rng = np.random.default_rng(seed)
+    draw = rng.integers(len(members), size=(draws, len(members)))
+    if all(len(m) == 1 for m in members):
+        flat = np.concatenate(members)
+        estimates = np.array([statistic(row) for row in flat[draw]])
+    else:
+        estimates = np.array([statistic(np.concatenate([members[i] for i in row])) for row in draw])
+    low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), len(x), len(members))
