@@ -17,7 +17,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 encode",
         description="Precompute latents and text embeddings of raw shards. RAW is a folder of shards or a "
-        "folder of such folders (train, validation); OUT gets the same layout. An interrupted run is finished by "
+        "folder of such folders (train, validation); OUT gets the same layout. An interrupted run is "
+        "finished by "
         "repeating the command.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -14,7 +14,8 @@ from sora2.toybox import ToyboxConfig
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 toybox",
-        description="Write shards of the procedural world to OUT/train, OUT/validation ... The bytes depend on "
+        description="Write shards of the procedural world to OUT/train, OUT/validation ... The bytes "
+        "depend on "
         "the settings alone, not on --workers; an interrupted run is finished by repeating the command.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
