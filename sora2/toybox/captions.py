@@ -59,7 +59,7 @@ def caption(attributes: Mapping[str, str], rng: np.random.Generator) -> str:
         name: str(pick(rng, WORDS[name][attributes[name]]))
         for name in ("gravity", "ambience", "background", "style")
     }
-    balls = []
+    balls: list[str] = []
     while f"ball{len(balls)}.color" in attributes:
         i = len(balls)
         words = (

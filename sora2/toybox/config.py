@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from sora2.errors import UserError
+
+Number = TypeVar("Number", float, np.ndarray)
 
 #: train, validation and test share one distribution without the held-out combinations; every clip of
 #: `compositional` has at least one held-out combination; `extrapolation` leaves the ranges of speed and
@@ -89,11 +92,11 @@ class ToyboxConfig:
         return np.arange(self.frames) / self.fps
 
 
-def world_to_pixel(position: np.ndarray | float, pixels_per_unit: float) -> np.ndarray | float:
+def world_to_pixel(position: Number, pixels_per_unit: float) -> Number:
     """World coordinate -> pixel index; integer indices are pixel centres, so world 0 is index -0.5."""
     return position * pixels_per_unit - 0.5
 
 
-def pixel_to_world(index: np.ndarray | float, pixels_per_unit: float) -> np.ndarray | float:
+def pixel_to_world(index: Number, pixels_per_unit: float) -> Number:
     """Pixel index (integers at pixel centres) -> world coordinate, the inverse of `world_to_pixel`."""
     return (index + 0.5) / pixels_per_unit

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def stream(seed: int, split: str, scene: str, index: int, purpose: str) -> np.random.Generator:
@@ -13,6 +16,6 @@ def stream(seed: int, split: str, scene: str, index: int, purpose: str) -> np.ra
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-def pick(rng: np.random.Generator, choices: tuple) -> object:
+def pick(rng: np.random.Generator, choices: tuple[T, ...]) -> T:
     """One of `choices`, uniformly."""
     return choices[int(rng.integers(len(choices)))]

@@ -56,7 +56,7 @@ class Scene(Protocol):
 
 SCENES: dict[str, Scene] = {}
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Scene)
 
 
 def register_scene(name: str) -> Callable[[type[S]], type[S]]:

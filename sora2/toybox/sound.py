@@ -2,7 +2,7 @@
 
 An impact is a sum of decaying modes with a short attack, `(1 - exp(-t/attack)) * sum_k a_k exp(-t/decay_k)
 sin(2 pi f_k t)` for t >= 0. The attack splits every mode into two decaying exponentials, so the sound at any
-fractional delay is a linear combination of fixed templates: onsets are exact between samples at no cost.
+fractional delay is a linear combination of fixed waves: onsets are exact between samples at no cost.
 """
 
 from __future__ import annotations
@@ -49,26 +49,38 @@ def pan_gains(pan: float, channels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImpactVoice:
-    """The templates of one material and size: Im(exp(rate * n / sample_rate) * c) summed over rates."""
+    """The decaying exponentials of one material and size, each as long as it is heard.
+
+    The sum runs over them one by one in plain array arithmetic: a matrix product would be shorter to write, but its
+    last bits would depend on the number of threads.
+    """
 
     rates: np.ndarray  # (M,) complex 1/s
     weights: np.ndarray  # (M,) real, scaled so that the impact peaks at 1
-    templates: np.ndarray  # (2M, L) float32: imaginary parts, then real parts
+    waves: tuple[tuple[np.ndarray, np.ndarray], ...]  # M of imaginary and real part (L_m,) float32
+    length: int  # of the longest
 
     def render(self, delays: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """(E,) seconds from onset to the first sample, (E,) peak amplitudes -> (E, L) float32 waveforms."""
         coefficients = levels[:, None] * self.weights * np.exp(self.rates * delays[:, None])  # (E, M)
-        stacked = np.concatenate([coefficients.real, coefficients.imag], axis=1)  # (E, 2M)
-        return stacked.astype(np.float32) @ self.templates
+        real, imaginary = coefficients.real.astype(np.float32), coefficients.imag.astype(np.float32)
+        sound = np.zeros((delays.size, self.length), np.float32)
+        for m, (sine, cosine) in enumerate(self.waves):
+            for event in range(delays.size):  # Im(c * wave)
+                part = sound[event, : sine.size]
+                part += real[event, m] * sine
+                part += imaginary[event, m] * cosine
+        return sound
 
 
 @functools.lru_cache(maxsize=64)
 def impact_voice(material: str, size: str, sample_rate: int, samples: int) -> ImpactVoice:
-    """Templates of at most `samples` samples. Modes above 0.45 of the sample rate are left out."""
+    """The voice of a ball, at most `samples` long. Modes above 0.45 of the sample rate are left out."""
     check_choice("material", material, tuple(MATERIALS))
     check_choice("size", size, tuple(SIZES))
     spec = MATERIALS[material]
-    rates, weights = [], []
+    rates: list[complex] = []
+    weights: list[float] = []
     for frequency, amplitude, decay in zip(
         spec.mode_frequencies(size), spec.amplitudes, spec.decay_seconds, strict=True
     ):
@@ -80,10 +92,12 @@ def impact_voice(material: str, size: str, sample_rate: int, samples: int) -> Im
     rate, weight = np.array(rates), np.array(weights)
     fine = np.arange(0, 0.03, 1 / 192000)
     peak = np.abs((weight[:, None] * np.exp(rate[:, None] * fine)).imag.sum(0)).max()
-    length = min(samples, math.ceil(9 * max(spec.decay_seconds) * sample_rate))  # down to -78 dB
-    wave = np.exp(rate[:, None] * (np.arange(length) / sample_rate))
-    templates = np.concatenate([wave.imag, wave.real]).astype(np.float32)
-    return ImpactVoice(rate, weight / peak, templates)
+    waves = []
+    for each in rate:
+        length = min(samples, math.ceil(-9 / each.real * sample_rate))  # down to -78 dB
+        wave = np.exp(each * (np.arange(length) / sample_rate))
+        waves.append((wave.imag.astype(np.float32), wave.real.astype(np.float32)))
+    return ImpactVoice(rate, weight / peak, tuple(waves), max(sine.size for sine, _ in waves))
 
 
 @dataclass(frozen=True)

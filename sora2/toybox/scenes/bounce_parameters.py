@@ -144,7 +144,9 @@ def _apply(count: int, drawn: BounceParameters, overrides: Mapping[str, Any]) ->
     ball_changes += [{} for _ in range(count - len(ball_changes))]
     for name in [name for name in changes if name in _BALL_FIELDS]:
         ball_changes[0][name] = changes.pop(name)
-    fields = {name: changes.pop(name) for name in ("style", "background", "ambience") if name in changes}
+    fields: dict[str, Any] = {
+        name: changes.pop(name) for name in ("style", "background", "ambience") if name in changes
+    }
     for name, choices in (("style", STYLES), ("background", BACKGROUNDS), ("ambience", AMBIENCES)):
         check_choice(name, fields.get(name, getattr(drawn, name)), choices)
     if "gravity" in changes:
