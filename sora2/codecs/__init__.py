@@ -1,0 +1,26 @@
+"""Codecs: pixels, samples and captions to latents of unit variance, and back.
+
+`load_codecs` gives the bundle that data preparation, training and sampling use.
+"""
+
+from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
+from sora2.codecs.base import CodecError, LatentCodec, load_codec
+from sora2.codecs.bundle import Codecs, load_codecs
+from sora2.codecs.text import ByteTextEncoder, MiniLMEncoder, TextEncoder, build_text_encoder
+from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
+
+__all__ = [
+    "AudioVAE",
+    "AudioVAEConfig",
+    "ByteTextEncoder",
+    "CodecError",
+    "Codecs",
+    "LatentCodec",
+    "MiniLMEncoder",
+    "TextEncoder",
+    "VideoVAE",
+    "VideoVAEConfig",
+    "build_text_encoder",
+    "load_codec",
+    "load_codecs",
+]

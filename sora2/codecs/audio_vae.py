@@ -1,0 +1,191 @@
+"""Waveform audio VAE, mono or stereo.
+
+The waveform is cut into short patches (500 Hz at 16 kHz), stereo as mid and side; strided stages bring it to one
+latent vector per hop (25 Hz). As in the video codec, a linear path initialised with the principal components of
+whole hops runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given back as
+shaped noise: the decoder gates a fixed noise sequence in the patch's cosine bands, so decoding stays deterministic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.layers import AudioBlock, principal_directions, silence_output
+
+
+@dataclass(frozen=True)
+class AudioVAEConfig:
+    """Sizes of an `AudioVAE`. Stages run from the patch rate down to the latent rate by `strides`."""
+
+    sample_rate: int = 16000
+    channels: int = 2
+    latent_channels: int = 64
+    patch_samples: int = 32
+    strides: tuple[int, ...] = (5, 4)
+    encoder_widths: tuple[int, ...] = (96, 192, 256)
+    encoder_blocks: tuple[int, ...] = (2, 2, 1)
+    decoder_widths: tuple[int, ...] = (128, 192, 256)
+    decoder_blocks: tuple[int, ...] = (3, 3, 1)
+    kernel: int = 5
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        stages = len(self.strides) + 1
+        for name in ("encoder_widths", "encoder_blocks", "decoder_widths", "decoder_blocks"):
+            if len(getattr(self, name)) != stages:
+                raise CodecError(
+                    f"audio codec: {name} needs {stages} entries, one per stage of strides={self.strides}"
+                )
+        if self.channels not in (1, 2):
+            raise CodecError(f"audio codec: channels={self.channels} must be 1 (mono) or 2 (stereo)")
+
+    @property
+    def hop_samples(self) -> int:
+        return self.patch_samples * math.prod(self.strides)
+
+
+class AudioVAE(LatentCodec):
+    """Audio (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples)."""
+
+    kind = "audio_vae"
+    config_class = AudioVAEConfig
+
+    def __init__(self, config: AudioVAEConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.latent_channels = c.latent_channels
+        self.hop_samples = c.hop_samples
+        self.sample_rate = c.sample_rate
+        self.channels = c.channels
+        patch, hop = c.patch_samples * c.channels, c.hop_samples * c.channels
+        self.linear_encoder = nn.Linear(hop, c.latent_channels)
+        self.linear_decoder = nn.Linear(c.latent_channels, hop)
+        self.encoder_in = nn.Linear(patch, c.encoder_widths[0])
+        self.encoder = nn.ModuleList(
+            _stage(w, n, c.kernel) for w, n in zip(c.encoder_widths, c.encoder_blocks, strict=True)
+        )
+        self.encoder_down = nn.ModuleList(
+            nn.Linear(w * s, v)
+            for w, v, s in zip(c.encoder_widths, c.encoder_widths[1:], reversed(c.strides), strict=False)
+        )
+        self.encoder_norm = nn.LayerNorm(c.encoder_widths[-1])
+        self.encoder_out = nn.Linear(c.encoder_widths[-1], 2 * c.latent_channels)
+        self.decoder_in = nn.Linear(c.latent_channels, c.decoder_widths[-1])
+        self.decoder = nn.ModuleList(
+            _stage(w, n, c.kernel) for w, n in zip(c.decoder_widths, c.decoder_blocks, strict=True)
+        )
+        self.decoder_up = nn.ModuleList(
+            nn.Linear(v, w * s)
+            for w, v, s in zip(c.decoder_widths, c.decoder_widths[1:], reversed(c.strides), strict=False)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_widths[0])
+        self.decoder_out = nn.Linear(c.decoder_widths[0], patch)
+        for layer in (self.encoder_out, self.decoder_out):
+            silence_output(layer)
+        with torch.no_grad():
+            self.encoder_out.bias[c.latent_channels :] = -4.0
+        if c.noise:
+            self.noise_gain = nn.Linear(c.decoder_widths[0], patch)
+            silence_output(self.noise_gain)
+            nn.init.constant_(self.noise_gain.bias, -7.0)
+            self.register_buffer("cosines", _cosine_basis(c.patch_samples), persistent=False)
+
+    def _hops(self, audio: Tensor) -> Tensor:
+        """(B, channels, S) -> zero-padded mid/side samples (B, n * hop, channels)."""
+        if audio.ndim != 3 or audio.shape[1] != self.channels:
+            raise CodecError(
+                f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
+            )
+        x = F.pad(audio, (0, -audio.shape[2] % self.hop_samples)).transpose(1, 2)  # (B, n hop, channels)
+        return _mid_side(x)
+
+    def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, channels, S) -> raw mean and log variance, each (B, C, n)."""
+        samples = self._hops(audio)  # (B, n hop, channels)
+        b = samples.shape[0]
+        x = self.encoder_in(samples.reshape(b, -1, self.encoder_in.in_features))  # (B, patches, W0)
+        x = self.encoder[0](x)
+        for down, stage in zip(self.encoder_down, self.encoder[1:], strict=True):
+            x = stage(down(x.reshape(b, -1, down.in_features)))  # (B, patches / stride, W)
+        x = self.encoder_out(F.silu(self.encoder_norm(x))).transpose(1, 2)  # (B, 2 C, n)
+        mean, log_variance = x.chunk(2, dim=1)  # (B, C, n)
+        linear = self.linear_encoder(samples.reshape(b, -1, self.linear_encoder.in_features))  # (B, n, C)
+        return mean + linear.transpose(1, 2), log_variance.clamp(-16, 4)
+
+    def decode_raw(self, latent: Tensor) -> Tensor:
+        """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
+        z = latent.transpose(1, 2)  # (B, n, C)
+        b = z.shape[0]
+        x = self.decoder[-1](self.decoder_in(z))  # (B, n, W)
+        for up, stage, width in zip(
+            reversed(self.decoder_up),
+            reversed(self.decoder[:-1]),
+            self.config.decoder_widths[-2::-1],
+            strict=True,
+        ):
+            x = stage(up(x).reshape(b, -1, width))  # (B, n * stride, width)
+        x = F.silu(self.decoder_norm(x))  # (B, patches, W0)
+        y = self.decoder_out(x)  # (B, patches, patch * channels)
+        if self.config.noise:
+            y = y + self._noise(x)  # (B, patches, patch * channels)
+        y = y.reshape(b, -1, self.channels) + self.linear_decoder(z).reshape(
+            b, -1, self.channels
+        )  # (B, n hop, ch)
+        return _mid_side(y).transpose(1, 2)  # (B, channels, n hop)
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """Fixed white noise, its level set per patch, channel and cosine band. (B, patches, W) -> (B, patches, patch * ch)."""
+        generator = torch.Generator().manual_seed(0)
+        patch = self.config.patch_samples
+        white = torch.randn(x.shape[1], patch, self.channels, generator=generator).to(
+            x
+        )  # (patches, bands, ch)
+        gain = F.softplus(self.noise_gain(x)).unflatten(-1, (patch, self.channels))  # (B, patches, bands, ch)
+        return torch.einsum("bpkc,ks->bpsc", gain * white, self.cosines).flatten(2)
+
+    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
+        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; all whole hops when None."""
+        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
+        if samples is None:
+            return audio
+        if not 0 < samples <= audio.shape[2]:
+            raise CodecError(
+                f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
+            )
+        return audio[:, :, :samples]
+
+    @torch.no_grad()
+    def initialize_linear(self, audio: Tensor) -> None:
+        """Set the linear path to the principal components of the hops of `audio` (B, channels, S)."""
+        hops = self._hops(audio).reshape(-1, self.linear_encoder.in_features)  # (n, hop * channels)
+        _, directions, deviation = principal_directions(hops, self.latent_channels)
+        self.linear_encoder.weight.copy_(directions / deviation[:, None])
+        self.linear_encoder.bias.zero_()
+        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
+        self.linear_decoder.bias.zero_()
+
+
+def _mid_side(x: Tensor) -> Tensor:
+    """(..., 2) left and right <-> mid and side: orthonormal and its own inverse. Mono passes."""
+    if x.shape[-1] == 1:
+        return x
+    return torch.stack([x[..., 0] + x[..., 1], x[..., 0] - x[..., 1]], dim=-1) * math.sqrt(0.5)
+
+
+def _cosine_basis(size: int) -> Tensor:
+    """Orthonormal DCT-II, (bands, samples)."""
+    k, s = torch.arange(size).view(-1, 1), torch.arange(size).view(1, -1)
+    basis = torch.cos(math.pi / size * (s + 0.5) * k) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def _stage(width: int, blocks: int, kernel: int) -> nn.Sequential:
+    """Blocks whose reach grows: dilation 1, 3, 1, 3 ..."""
+    return nn.Sequential(*(AudioBlock(width, kernel, 3 if i % 2 else 1, causal=False) for i in range(blocks)))

@@ -1,0 +1,160 @@
+"""What every latent codec shares: statistics that make latents unit variance, files, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sora2.atomic import save_safetensors, write_atomic
+from sora2.config import from_mapping, to_mapping
+from sora2.errors import UserError
+
+
+class CodecError(UserError):
+    """A codec folder, configuration or input that cannot be used."""
+
+
+class LatentCodec(nn.Module):
+    """Base of the trained codecs. Subclasses set `kind` and `config_class` and implement `posterior` and
+    `decode_raw`; callers use `encode` and `decode`, whose latents have zero mean and unit variance per channel."""
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type]
+    latent_channels: int
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the raw latent."""
+        raise NotImplementedError
+
+    def decode_raw(self, latent: Tensor) -> Tensor:
+        """Raw latent -> pixels or samples."""
+        raise NotImplementedError
+
+    def normalize(self, raw: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (raw.ndim - 2)
+        return (raw - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+
+    def denormalize(self, latent: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (latent.ndim - 2)
+        return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    def encode(self, x: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """Normalised latent: the posterior mean, or one draw from the posterior."""
+        mean, log_variance = self.posterior(x)
+        if sample:
+            noise = torch.empty_like(mean).normal_(generator=generator)
+            mean = mean + noise * torch.exp(0.5 * log_variance)
+        return self.normalize(mean)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Store what `encode` subtracts and divides by, measured on raw latents of the training data."""
+        if not bool((std > 0).all()):
+            raise CodecError(f"{self.kind} codec: a latent channel has no variance; its training collapsed")
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over configuration, weights and statistics: equal exactly when the latents are."""
+        digest = hashlib.sha256(json.dumps([self.kind, to_mapping(self.config)], sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(
+        self, folder: str | Path, dtype: torch.dtype = torch.float32, info: dict[str, Any] | None = None
+    ) -> Path:
+        """Write config.json and model.safetensors. Weights may be stored in a shorter dtype; statistics never are."""
+        folder = Path(folder)
+        tensors = {
+            name: t.detach().cpu().to(t.dtype if name.startswith("latent_") else dtype).contiguous()
+            for name, t in self.state_dict().items()
+        }
+        text = {"kind": self.kind, "config": to_mapping(self.config), "info": {} if info is None else info}
+        save_safetensors(tensors, folder / "model.safetensors")
+        write_atomic(folder / "config.json", lambda p: p.write_text(json.dumps(text, indent=1) + "\n"))
+        return folder
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def read_codec_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a codec folder, with an error that says what is missing."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CodecError(
+            f"codec folder {folder} does not exist. Train one with `sora2 train --config-name codec_video` (or codec_audio), or point "
+            "to the shipped checkpoints/video_vae and checkpoints/audio_vae; a codec is never initialised at random"
+        )
+    if not (folder / "config.json").is_file():
+        raise CodecError(
+            f"codec folder {folder} has no config.json: it is not a codec; export or copy it again"
+        )
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise CodecError(
+            f"{folder / 'config.json'} is not JSON ({error}); export or copy the codec again"
+        ) from error
+    if not isinstance(stored, dict) or not ({"kind", "config"} <= stored.keys() or "_class_name" in stored):
+        raise CodecError(
+            f"{folder / 'config.json'} lacks the keys 'kind' and 'config'; it is not a codec of this project"
+        )
+    return stored
+
+
+def load_codec(folder: str | Path) -> Any:
+    """The codec saved in `folder`, in float32, in evaluation mode and without gradients.
+
+    A folder of the diffusers package is loaded through its adapter. Raises CodecError, never invents weights.
+    """
+    from sora2.codecs.adapters import load_diffusers
+    from sora2.codecs.audio_vae import AudioVAE
+    from sora2.codecs.video_vae import VideoVAE
+
+    folder = Path(folder)
+    stored = read_codec_config(folder)
+    if "_class_name" in stored:
+        return load_diffusers(folder)
+    if not (folder / "model.safetensors").is_file():
+        raise CodecError(
+            f"codec folder {folder} has no model.safetensors: its export was interrupted, or the weights were not "
+            "copied; export or copy it again"
+        )
+    classes = {c.kind: c for c in (VideoVAE, AudioVAE)}
+    if stored["kind"] not in classes:
+        raise CodecError(
+            f"{folder / 'config.json'}: kind={stored['kind']!r} is not one of {', '.join(sorted(classes))}"
+        )
+    codec_class = classes[stored["kind"]]
+    codec = codec_class(
+        from_mapping(codec_class.config_class, stored["config"], where=f"{folder}/config.json")
+    )
+    try:
+        tensors = load_file(folder / "model.safetensors")
+        codec.load_state_dict({name: t.float() for name, t in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise CodecError(
+            f"{folder / 'model.safetensors'} does not hold the weights that config.json describes: {error}. Export or copy the codec again"
+        ) from error
+    return codec.eval().requires_grad_(False)
+
+
+def read_info(folder: str | Path) -> dict[str, Any]:
+    """What was recorded beside the weights: data, samples, command."""
+    return read_codec_config(folder).get("info", {})

@@ -1,0 +1,96 @@
+"""Reconstruction losses of the codecs: pure functions of tensors, no modules, no state."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as AF
+from torch import Tensor
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)), averaged over all latent elements. Nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def pixel_losses(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Mean absolute and mean squared error."""
+    return {"l1": F.l1_loss(prediction, target), "mse": F.mse_loss(prediction, target)}
+
+
+def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L1 between differences of neighbouring pixels and frames of (B, 3, T, H, W): edges and motion."""
+    error = prediction - target
+    parts = [error.diff(dim=d).abs().mean() for d in (2, 3, 4) if error.shape[d] > 1]
+    return torch.stack(parts).sum()
+
+
+def relative_error(prediction: Tensor, target: Tensor, floor: float = 1e-6) -> Tensor:
+    """Mean over clips of log10(error power / signal power): -1 is an SNR of 10 dB.
+
+    The logarithm gives a quiet clip the weight of a loud one. `floor` is a power, added to both.
+    """
+    error = (prediction - target).square().flatten(1).mean(1)
+    power = target.square().flatten(1).mean(1)
+    return torch.log10((error + floor) / (power + floor)).mean()
+
+
+@lru_cache(maxsize=16)
+def _mel_matrix(fft: int, mels: int, sample_rate: int) -> Tensor:
+    return AF.melscale_fbanks(fft // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate)
+
+
+def magnitudes(audio: Tensor, fft: int) -> Tensor:
+    """Magnitudes of a Hann STFT with hop fft / 4. (..., S) -> (rows, bins, frames)."""
+    rows = audio.reshape(-1, audio.shape[-1])
+    window = torch.hann_window(fft, device=audio.device, dtype=audio.dtype)
+    spectrum = torch.stft(rows, fft, hop_length=fft // 4, window=window, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+
+
+def log_mel(magnitude: Tensor, fft: int, mels: int, sample_rate: int, floor: float = 1e-3) -> Tensor:
+    """Natural logarithm of mel magnitudes per sample of window, floored. (rows, bins, frames) -> (rows, mels, frames)."""
+    matrix = _mel_matrix(fft, mels, sample_rate).to(magnitude)
+    mel = torch.einsum("rbf,bm->rmf", magnitude, matrix) / (fft / 4) ** 0.5
+    return torch.log(mel + floor)
+
+
+def spectral_losses(
+    prediction: Tensor,
+    target: Tensor,
+    sample_rate: int,
+    ffts: tuple[int, ...] = (256, 1024),
+    mels: tuple[int, ...] = (32, 64),
+) -> dict[str, Tensor]:
+    """Multi-resolution STFT losses of (B, channels, S), as in Parallel WaveGAN, with log-mel instead of log-linear.
+
+    "convergence": mean over resolutions of the Frobenius norm of the magnitude error over that of the target.
+    "log_mel": L1 between log-mel magnitudes.
+    Source: Yamamoto et al. 2020, https://arxiv.org/abs/1910.11480; DAC, https://arxiv.org/abs/2306.06546.
+    """
+    convergence, mel = [], []
+    for fft, bands in zip(ffts, mels, strict=True):
+        p, t = magnitudes(prediction, fft), magnitudes(target, fft)
+        convergence.append(((p - t).square().sum((1, 2)) / (t.square().sum((1, 2)) + 1e-2)).sqrt().mean())
+        mel.append(F.l1_loss(log_mel(p, fft, bands, sample_rate), log_mel(t, fft, bands, sample_rate)))
+    return {"convergence": torch.stack(convergence).mean(), "log_mel": torch.stack(mel).mean()}
+
+
+def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Hinge loss of a discriminator over its scales."""
+    terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def hinge_generator(fake: list[Tensor]) -> Tensor:
+    return torch.stack([-f.mean() for f in fake]).mean()
+
+
+def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Mean relative L1 between the discriminator's (or a frozen network's) features."""
+    terms = [
+        F.l1_loss(f, r.detach()) / (r.detach().abs().mean() + 1e-6) for r, f in zip(real, fake, strict=True)
+    ]
+    return torch.stack(terms).mean()
