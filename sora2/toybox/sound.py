@@ -51,8 +51,8 @@ def pan_gains(pan: float, channels: int) -> np.ndarray:
 class ImpactVoice:
     """The decaying exponentials of one material and size, each as long as it is heard.
 
-    The sum runs over them one by one in plain array arithmetic: a matrix product would be shorter to write, but its
-    last bits would depend on the number of threads.
+    The sum runs over them one by one in plain array arithmetic: the last bits of a matrix product would depend on
+    the number of threads.
     """
 
     rates: np.ndarray  # (M,) complex 1/s
@@ -94,7 +94,7 @@ def impact_voice(material: str, size: str, sample_rate: int, samples: int) -> Im
     peak = np.abs((weight[:, None] * np.exp(rate[:, None] * fine)).imag.sum(0)).max()
     waves = []
     for each in rate:
-        length = min(samples, math.ceil(-9 / each.real * sample_rate))  # down to -78 dB
+        length = min(samples, math.ceil(-12 / each.real * sample_rate))  # down to -104 dB
         wave = np.exp(each * (np.arange(length) / sample_rate))
         waves.append((wave.imag.astype(np.float32), wave.real.astype(np.float32)))
     return ImpactVoice(rate, weight / peak, tuple(waves), max(sine.size for sine, _ in waves))
