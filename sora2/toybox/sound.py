@@ -51,8 +51,8 @@ def pan_gains(pan: float, channels: int) -> np.ndarray:
 class ImpactVoice:
     """The decaying exponentials of one material and size, each as long as it is heard.
 
-    The sum runs over them one by one in plain array arithmetic: the last bits of a matrix product would depend on
-    the number of threads.
+    The sum runs over them one by one in plain array arithmetic: the last bits of a matrix product would
+    depend on the number of threads.
     """
 
     rates: np.ndarray  # (M,) complex 1/s
