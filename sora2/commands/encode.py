@@ -16,10 +16,10 @@ from sora2.data.index import ShardIndex, find_shard_folders
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 encode",
-        description="Precompute latents and text embeddings of raw shards. RAW is a folder of shards or a "
-        "folder of such folders (train, validation); OUT gets the same layout. An interrupted run is "
-        "finished by "
-        "repeating the command.",
+        description="Precompute latents and text embeddings of raw shards. RAW is a folder of shards, "
+        "or of such "
+        "folders (train, validation); OUT gets the same layout. Repeat the command to finish an "
+        "interrupted run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("raw", type=Path, help="shards of `sora2 toybox` or `sora2 ingest`")
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--video-codec", type=Path, required=True, help="folder with config.json and model.safetensors"
     )
-    p.add_argument("--audio-codec", type=Path, required=True)
+    p.add_argument("--audio-codec", type=Path, default=Path("checkpoints/audio_vae"))
     p.add_argument("--text", default="minilm", help="text encoder: minilm, bytes, or a folder")
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--workers", type=int, default=1, help="threads that decode the clips")

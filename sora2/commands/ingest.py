@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from sora2.data.errors import DataError
+from sora2.data.films import TRAIN, VALIDATION, IngestConfig, find_videos, load_films, plan_spans
 from sora2.data.filters import Filters
-from sora2.data.ingest import (
-    TRAIN,
-    VALIDATION,
-    IngestConfig,
-    describe_reasons,
-    find_videos,
-    load_films,
-    plan_spans,
-    write_clips,
-)
+from sora2.data.ingest import describe_reasons, write_clips
 from sora2.data.shots import THRESHOLDS
 from sora2.data.sidecar import UNKNOWN_LICENCE
 from sora2.media.probe import probe
@@ -29,11 +20,11 @@ from sora2.media.probe import probe
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 ingest",
-        description="Cut every video below FOLDER into shots (PySceneDetect) and clips of one length, "
-        "filter them, "
-        "and write OUT/train, OUT/validation and OUT/report.json. Captions, licence and source come "
-        "from NAME.txt "
-        "(caption) or NAME.json (caption, licence, source, shots: [{start, end, caption}]) beside NAME.mp4.",
+        description="Cut every video below FOLDER into shots (PySceneDetect) and clips of one length, filter "
+        "them, and write OUT/train, OUT/validation and OUT/report.json. Captions, licence and source "
+        "come from "
+        "NAME.txt (a caption) or NAME.json (caption, licence, source, shots: [{start, end, caption}]) beside "
+        "NAME.mp4.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("folder", type=Path)
@@ -137,12 +128,13 @@ def print_report(report: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    config = dataclasses.replace(make_config(args))
+    config = make_config(args)
     there = [args.out / s for s in (TRAIN, VALIDATION) if (args.out / s).exists()]
     if there and not args.overwrite:
         raise DataError(f"{there[0]} exists already: choose another --out, or pass --overwrite to replace it")
     seconds = sum(probe(path).video_seconds for path in find_videos(args.folder))
-    with tqdm(total=round(seconds, 1), unit="s", desc="shots", dynamic_ncols=True) as bar:
+    seconds_bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=seconds, desc="shots", bar_format=seconds_bar, dynamic_ncols=True) as bar:
         films = load_films(
             args.folder,
             config,

@@ -14,9 +14,8 @@ from sora2.toybox import ToyboxConfig
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 toybox",
-        description="Write shards of the procedural world to OUT/train, OUT/validation ... The bytes "
-        "depend on "
-        "the settings alone, not on --workers; an interrupted run is finished by repeating the command.",
+        description="Write shards of the procedural world to OUT/train, OUT/validation and so on. The bytes "
+        "depend on the settings alone, not on --workers; repeat the command to finish an interrupted run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("--out", type=Path, required=True, help="folder for the splits")

@@ -1,180 +1,86 @@
-"""A folder of videos -> raw shards: shots, clips of one length, filters, captions, a held-out split by
-shot."""
+"""Spans of films -> raw shards: read, filter, pack, count."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sora2.atomic import save_json
 from sora2.config import to_mapping
 from sora2.data.errors import DataError
-from sora2.data.filters import REASONS, Filters, reject
+from sora2.data.films import TRAIN, VALIDATION, Film, IngestConfig, Span, dropped_clip, plan_spans
+from sora2.data.filters import REASONS, reject
 from sora2.data.raw import pack_clip
 from sora2.data.shards import ShardWriter
-from sora2.data.shots import Shot, find_shots
-from sora2.data.sidecar import Sidecar, read_sidecar, require_captions
-from sora2.media import AudioUse, read_clip
+from sora2.media import read_clip
+from sora2.types import Clip
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mov",
-    ".m4v",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ogv",
-    ".ts",
-    ".wmv",
-    ".flv",
-)
-TRAIN, VALIDATION = "train", "validation"
+_CLIPS_PER_READ = 8
 
 
 @dataclass(frozen=True)
-class IngestConfig:
-    """How films become clips."""
+class _Result:
+    """A clip that passed has members, another one the reason why not."""
 
-    frames: int = 33
-    fps: float = 16.0
-    height: int = 64
-    width: int = 64
-    sample_rate: int = 16000
-    channels: int = 2
-    audio: AudioUse = "required"
-    holdout: float = 0.0  # share of the shots that goes to `validation`
-    detector: str = "content"
-    threshold: float | None = None
-    margin_seconds: float = 0.05  # left out at both ends of a shot: blended frames of a cut
-    crf: int = 12
-    shard_size: int = 128
-    filters: Filters = field(default_factory=Filters)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.holdout <= 0.5:
-            raise DataError(
-                f"holdout={self.holdout} must be in [0, 0.5]: the share of shots kept for validation"
-            )
-        if self.frames < 1 or not self.fps > 0 or self.height < 2 or self.width < 2:
-            raise DataError(
-                f"a clip of {self.frames} x {self.height} x {self.width} at {self.fps} fps cannot be"
-            )
-
-    @property
-    def clip_seconds(self) -> float:
-        return self.frames / self.fps
+    span: Span
+    members: dict[str, bytes] | None
+    refusal: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
-class Film:
-    """One video with its sidecar and shots."""
-
-    path: Path
-    name: str  # unique, fit for keys
-    sidecar: Sidecar
-    shots: tuple[Shot, ...]
-
-
-@dataclass(frozen=True)
-class Span:
-    """One clip to be cut."""
-
-    film: Film
-    shot: int  # number within the film
-    split: str
-    key: str
-    start: float
-    caption: str
+def _stretches(spans: Sequence[Span]) -> list[list[Span]]:
+    """Neighbouring clips of one shot, a few at a time: they are read with one seek."""
+    stretches: list[list[Span]] = []
+    for span in spans:
+        last = stretches[-1] if stretches else []
+        if last and len(last) < _CLIPS_PER_READ and (last[0].film, last[0].shot) == (span.film, span.shot):
+            last.append(span)
+        else:
+            stretches.append([span])
+    return stretches
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """All videos below `folder`, sorted."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder of videos")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    if not files:
-        raise DataError(f"{folder} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
-    return files
-
-
-def film_names(folder: Path, files: Sequence[Path]) -> list[str]:
-    """Path below `folder` without suffix, in the letters that keys may have."""
-    names = [re.sub(r"[^A-Za-z0-9_-]+", "_", str(f.relative_to(folder).with_suffix(""))) for f in files]
-    twice = [n for n, count in Counter(names).items() if count > 1]
-    if twice:
-        clash = [str(f) for f, n in zip(files, names, strict=True) if n == twice[0]]
-        raise DataError(f"these videos would get the same keys: {', '.join(clash)}. Rename one.")
-    return names
-
-
-def plan_spans(films: Sequence[Film], config: IngestConfig) -> tuple[list[Span], list[dict[str, Any]]]:
-    """The clips to cut, consecutive within each shot, and the shots that are too short for one.
-
-    Of the usable shots of all films together, every k-th goes to `validation` (k = 1 / holdout).
-    """
-    every = round(1 / config.holdout) if config.holdout else 0
-    spans: list[Span] = []
-    dropped: list[dict[str, Any]] = []
-    usable = 0
-    for film in films:
-        for number, shot in enumerate(film.shots):
-            first, last = shot.start + config.margin_seconds, shot.end - config.margin_seconds
-            clips = int((last - first) / config.clip_seconds + 1e-6)
-            if clips < 1:
-                dropped.append(_drop(film, shot.start, "short_shot", shot.seconds))
-                continue
-            usable += 1
-            split = VALIDATION if every and usable % every == 0 else TRAIN
-            for k in range(clips):
-                start = first + k * config.clip_seconds
-                caption = film.sidecar.caption_at(start + config.clip_seconds / 2)
-                if caption is None:
-                    raise DataError(
-                        f"{film.path} has no caption for second {start:.2f}: its sidecar names shots "
-                        "only. Add a "
-                        "shot that covers it, a caption for the whole file, or --caption."
-                    )
-                key = f"{film.name}-s{number:04d}-c{k:03d}"
-                spans.append(Span(film, number, split, key, start, caption))
-    return spans, dropped
-
-
-def _drop(film: Film, start: float, reason: str, value: float) -> dict[str, Any]:
-    return {
-        "file": film.path.name,
-        "start_seconds": round(start, 3),
-        "reason": reason,
-        "value": round(value, 4),
-    }
-
-
-def _cut(span: Span, config: IngestConfig) -> tuple[Span, dict[str, bytes] | None, dict[str, Any] | None]:
-    """(span, members, None) of a good clip, (span, None, why not) of another."""
-    clip = read_clip(
-        span.film.path,
+def _cut(stretch: Sequence[Span], config: IngestConfig) -> list[_Result]:
+    """Read a stretch at once, split it into its clips, judge and pack them."""
+    first = stretch[0]
+    whole = read_clip(
+        first.film.path,
         fps=config.fps,
         sample_rate=config.sample_rate,
         channels=config.channels,
-        start=span.start,
-        seconds=config.clip_seconds,
+        start=first.start,
+        seconds=config.clip_seconds * len(stretch),
         size=(config.height, config.width),
         audio="ignore" if config.audio == "ignore" else "optional",
-        caption=span.caption,
-        key=span.key,
     )
+    return [_judge(span, _part(whole, number, config), config) for number, span in enumerate(stretch)]
+
+
+def _part(whole: Clip, number: int, config: IngestConfig) -> Clip:
+    """Clip `number` of a stretch: always the same number of frames and of samples."""
+    assert whole.video is not None
+    video = whole.video[number * config.frames : (number + 1) * config.frames]  # (T, H, W, 3)
+    if whole.audio is None:
+        return whole.replace(video=video)
+    begin = round(number * config.clip_seconds * config.sample_rate)
+    sound = whole.audio[:, begin : begin + config.clip_samples]  # (channels, S)
+    # the last of several clips may start a rounded sample late
+    sound = torch.nn.functional.pad(sound, (0, config.clip_samples - sound.shape[1]))
+    return whole.replace(video=video, audio=sound)
+
+
+def _judge(span: Span, clip: Clip, config: IngestConfig) -> _Result:
     if clip.audio is None and config.audio == "required":
-        return span, None, _drop(span.film, span.start, "no_audio", 0.0)
+        return _Result(span, None, dropped_clip(span.film, span.start, "no_audio", 0.0))
     refused = reject(clip, config.filters)
     if refused is not None:
-        return span, None, _drop(span.film, span.start, *refused)
+        return _Result(span, None, dropped_clip(span.film, span.start, *refused))
     meta = {
         "licence": span.film.sidecar.licence,
         "source": span.film.sidecar.source,
@@ -182,46 +88,24 @@ def _cut(span: Span, config: IngestConfig) -> tuple[Span, dict[str, bytes] | Non
         "shot": span.shot,
         "start_seconds": span.start,
     }
-    return span, pack_clip(clip.replace(meta=meta), crf=config.crf), None
+    clip = clip.replace(key=span.key, caption=span.caption, meta=meta)
+    return _Result(span, pack_clip(clip, crf=config.crf), None)
 
 
-def _in_order(spans: Sequence[Span], config: IngestConfig, workers: int) -> Iterator[tuple]:
+def _in_order(spans: Sequence[Span], config: IngestConfig, workers: int) -> Iterator[_Result]:
     """Cut by several threads, delivered in the order of `spans`."""
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future] = deque()
+        pending: deque[Future[list[_Result]]] = deque()
         try:
-            for span in spans:
-                pending.append(pool.submit(_cut, span, config))
-                if len(pending) > 4 * workers:
-                    yield pending.popleft().result()
+            for stretch in _stretches(spans):
+                pending.append(pool.submit(_cut, stretch, config))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
             while pending:
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
-
-
-def load_films(
-    folder: Path,
-    config: IngestConfig,
-    *,
-    caption: str | None = None,
-    licence: str | None = None,
-    source: str | None = None,
-    started: Callable[[Path], object] = lambda path: None,
-    progress: Callable[[float], object] | None = None,
-) -> list[Film]:
-    """Sidecars of all videos first (a missing caption stops before any decoding), then their shots."""
-    files = find_videos(folder)
-    names = film_names(folder, files)
-    sidecars = [read_sidecar(f, caption=caption, licence=licence, source=source) for f in files]
-    require_captions(files, sidecars)
-    films = []
-    for path, name, sidecar in zip(files, names, sidecars, strict=True):
-        started(path)
-        shots = find_shots(path, detector=config.detector, threshold=config.threshold, progress=progress)
-        films.append(Film(path, name, sidecar, tuple(shots)))
-    return films
 
 
 def write_clips(
@@ -247,11 +131,12 @@ def write_clips(
             ShardWriter(partial[TRAIN], config.shard_size) as train,
             ShardWriter(partial[VALIDATION], config.shard_size) as validation,
         ):
-            for span, members, refusal in _in_order(spans, config, workers):
-                if members is None:
-                    dropped.append(refusal)
+            for result in _in_order(spans, config, workers):
+                span = result.span
+                if result.members is None:
+                    dropped.append(result.refusal)
                 else:
-                    (validation if span.split == VALIDATION else train).write(span.key, members)
+                    (validation if span.split == VALIDATION else train).write(span.key, result.members)
                     kept[span.film.path.name, span.split] += 1
                 progress(1)
         report = make_report(films, spans, kept, dropped, config)
