@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 MERGE_SECONDS = 0.030
 #: Change of velocity, world units per second, of an impact that must be heard, and of one that may be.
 LOUD_SPEED, FAINT_SPEED = 0.9, 0.25
-#: Onset strength, dB, of a sound that must have a visible cause, and of one that may have.
-CLEAR_RISE, SLIGHT_RISE = 6.0, 3.0
+#: Onset strength, dB, of a sound that must have a visible cause; weaker ones may have.
+CLEAR_RISE = 6.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,12 @@ def heard_events(evidence: Evidence) -> Events:
     if not len(onsets):
         raise Unmeasurable("no sound begins")
     seconds, rise = merge_events(onsets.seconds, onsets.strength)
-    return Events(seconds - load_calibration().lag_seconds, rise, rise >= CLEAR_RISE)
+    seconds = seconds - load_calibration().lag_seconds
+    certain = rise >= CLEAR_RISE
+    if evidence.offers("video"):  # a bounce shows only when there are frames on both sides of it
+        frames, fps = len(evidence.clip.video), evidence.clip.fps
+        certain &= (seconds >= 1.5 / fps) & (seconds <= (frames - 2.5) / fps)
+    return Events(seconds, rise, certain)
 
 
 def merge_events(seconds: Array, weight: Array) -> tuple[Array, Array]:

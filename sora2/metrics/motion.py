@@ -54,6 +54,7 @@ class Contact:
     before: tuple[float, float]  # pixels per second (vx, vy); NaN on an axis that did not change
     after: tuple[float, float]
     strength: float  # pixels per second: size of the change of velocity
+    frames: int  # in the shorter of the pieces before and after
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,10 @@ def _contacts(ball: int, x: tuple[Piece, ...], y: tuple[Piece, ...], fps: float)
         ):
             group.append(breaks[i + 1])
         i += len(group)
-        change = np.array([after - before for _, _, before, after in group])
+        change = np.array([after - before for _, _, before, after, _ in group])
         seconds = float(np.average([g[1] for g in group], weights=change**2 + 1e-9))
         before, after = [np.nan, np.nan], [np.nan, np.nan]
-        for axis, _, v0, v1 in group:
+        for axis, _, v0, v1, _ in group:
             before["xy".index(axis)], after["xy".index(axis)] = v0, v1
         contacts.append(
             Contact(
@@ -273,13 +274,14 @@ def _contacts(ball: int, x: tuple[Piece, ...], y: tuple[Piece, ...], fps: float)
                 (before[0], before[1]),
                 (after[0], after[1]),
                 float(np.linalg.norm(change)),
+                min(g[4] for g in group),
             )
         )
     return contacts
 
 
-def _break(first: Piece, second: Piece, fps: float) -> tuple[float, float, float]:
-    """(seconds, velocity before, velocity after) where two pieces meet, by Newton's method from the gap's middle."""
+def _break(first: Piece, second: Piece, fps: float) -> tuple[float, float, float, int]:
+    """(seconds, velocity before, velocity after, frames of the shorter) where two pieces meet, by Newton's method from the gap's middle."""
     early, late = (first.stop - 0.25) / fps, (second.start + 0.25) / fps
     t = 0.5 * (early + late)
     for _ in range(4):
@@ -287,7 +289,7 @@ def _break(first: Piece, second: Piece, fps: float) -> tuple[float, float, float
         if abs(slope) < 1e-6:
             break
         t = float(np.clip(t - (first.at(t) - second.at(t)) / slope, early, late))
-    return t, first.velocity(t), second.velocity(t)
+    return t, first.velocity(t), second.velocity(t), min(first.frames, second.frames)
 
 
 def _position(pieces: tuple[Piece, ...], t: float, fps: float) -> float:

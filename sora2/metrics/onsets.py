@@ -45,7 +45,7 @@ def empty_onsets() -> Onsets:
     return Onsets(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-def detect_onsets(audio: Array, sample_rate: int, *, threshold: float = 3.0) -> Onsets:
+def detect_onsets(audio: Array, sample_rate: int, *, threshold: float = 2.4) -> Onsets:
     """Onsets of a clip. audio (channels, S) in [-1, 1]; `threshold` in dB of mean rise over the bands."""
     x = np.atleast_2d(np.asarray(audio, np.float64))
     if x.shape[1] < round(0.03 * sample_rate) or np.abs(x).max() < SILENCE:

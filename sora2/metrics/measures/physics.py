@@ -16,6 +16,8 @@ from sora2.toybox.vocabulary import COLORS
 LARGEST_RELATIVE_ERROR = 0.2
 #: Slower impacts (world units per second, before) give no restitution: a pixel of noise would decide it.
 SLOWEST_IMPACT = 0.6
+#: Frames of undisturbed motion that a velocity must rest on, before and after.
+CLEAR_FRAMES = 3
 
 
 @metric(
@@ -43,13 +45,17 @@ def gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     statistic="median",
 )
 def restitution_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
-    """Absolute error of speed after / before wall and floor impacts, against the ball's material, mean over impacts."""
+    """Error of restitution (speed after / before wall and floor impacts) against the ball's, median over impacts."""
     tracks = evidence.moving_tracks()
     commanded = {ball["color"]: float(ball["restitution"]) for ball in evidence.truth["balls"]}
     pairs = []
     for contact in evidence.contacts():
         color = evidence.tracks[contact.ball].color
-        if color not in commanded or _near_another_ball(evidence.tracks, contact, evidence.clip.fps):
+        if (
+            contact.frames < CLEAR_FRAMES
+            or color not in commanded
+            or _near_another_ball(evidence.tracks, contact, evidence.clip.fps)
+        ):
             continue
         for before, after in zip(contact.before, contact.after, strict=True):
             fast = abs(before) >= SLOWEST_IMPACT * evidence.pixels_per_unit
@@ -58,7 +64,7 @@ def restitution_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     if not pairs:
         raise Unmeasurable(f"no clear impact on a wall or the floor by {len(tracks)} moving balls")
     expected, measured = np.array(pairs).T
-    return float(np.abs(measured - expected).mean()), {
+    return float(np.median(np.abs(measured - expected))), {
         "measured": measured.round(4).tolist(),
         "commanded": expected.tolist(),
     }
