@@ -86,11 +86,13 @@ class Every:
 
 
 class Stopper(L.Callback):
-    """Ends the run at `max_samples` or `max_minutes`, between two optimizer steps."""
+    """Ends the session at `max_samples`, `stop_at_samples` or `max_minutes`, between two optimizer steps."""
 
     def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:  # type: ignore[override]
         self.start = time.monotonic()
-        trainer.should_stop = module.samples_seen >= module.config.trainer.max_samples
+        t = module.config.trainer
+        self.last = t.max_samples if t.stop_at_samples is None else min(t.max_samples, t.stop_at_samples)
+        trainer.should_stop = module.samples_seen >= self.last
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,7 +101,7 @@ class Stopper(L.Callback):
         over = t.max_minutes is not None and time.monotonic() - self.start >= 60 * t.max_minutes
         if t.max_minutes is not None and trainer.world_size > 1:
             over = bool(trainer.strategy.reduce(torch.tensor(float(over), device=module.device), reduce_op="sum") > 0)
-        if module.at_step_boundary and (over or module.samples_seen >= t.max_samples):
+        if module.at_step_boundary and (over or module.samples_seen >= self.last):
             trainer.should_stop = True
 
 

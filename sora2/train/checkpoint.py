@@ -16,8 +16,9 @@ from sora2.train.config import TrainConfig
 
 PATTERN = re.compile(r"^samples-(\d+)\.ckpt$")
 
-#: Config sections that must not change between a checkpoint and the run that resumes from it.
-FIXED = ("recipe", "seed", "model", "codec", "task", "ema", "data")
+#: Config sections that must not change between a checkpoint and the run that resumes from it. The data are checked
+#: by the loader, which knows whether their order would stay the same.
+FIXED = ("recipe", "seed", "model", "codec", "codecs", "task", "ema")
 FIXED_TRAINER = ("accumulate", "precision")
 
 
@@ -78,8 +79,6 @@ def check_resumable(saved: dict[str, Any], config: TrainConfig, path: Path) -> l
         for k, v in differing.items()
         if k.split(".")[0] in FIXED or k in {f"trainer.{name}" for name in FIXED_TRAINER}
     }
-    if "data.workers" in fixed:
-        del fixed["data.workers"]
     if fixed:
         lines = "\n".join(f"  {k}: checkpoint {a!r}, this run {b!r}" for k, (a, b) in fixed.items())
         raise ConfigError(

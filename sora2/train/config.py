@@ -35,6 +35,7 @@ class TrainerConfig:
 
     max_samples: int = 100_000
     max_minutes: float | None = None  # wall clock; a run that hits it ends with a checkpoint and can be resumed
+    stop_at_samples: int | None = None  # end this session earlier; schedules still follow max_samples
     accumulate: int = 1  # micro-batches per optimizer step
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -29,6 +29,7 @@ class TrainingData(L.LightningDataModule):
         self.config = config
         self.fingerprints = fingerprints
         self.loader: StatefulLoader | None = None
+        self._saved_state: dict[str, Any] | None = None
 
     @property
     def wait_seconds(self) -> float:
@@ -39,10 +40,17 @@ class TrainingData(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         self.loader = build_loader(self.config, self.fingerprints, trainer.global_rank, trainer.world_size)
-        self.loader.load_state_dict(
-            {**self.loader.state_dict(), "samples_seen": trainer.lightning_module.samples_seen}
-        )
+        if self._saved_state is not None:
+            self.loader.load_state_dict(self._saved_state)
         return _Stream(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.loader is not None
+        assert self.trainer is not None
+        return {**self.loader.state_dict(), "samples_seen": self.trainer.lightning_module.samples_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._saved_state = state
 
     def teardown(self, stage: str) -> None:
         if self.loader is not None:

@@ -27,8 +27,8 @@ from sora2.train.throughput import measure_peak_flops
 #: `callbacks(config, folder)`
 RECIPES = {
     "diffusion": "sora2.train.step",
-    "video_codec": "sora2.train.codec_recipes",
-    "audio_codec": "sora2.train.codec_recipes",
+    "video_codec": "sora2.train.codec_problem",
+    "audio_codec": "sora2.train.codec_problem",
 }
 
 

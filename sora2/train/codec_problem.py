@@ -1,0 +1,78 @@
+"""The codecs as runs of `sora2 train`: their configs, data and exports. What they learn is in `codec_recipes.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
+from sora2.codecs.base import parameter_count
+from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
+from sora2.config import ConfigError, from_mapping
+from sora2.data.loader import LoaderConfig
+from sora2.train.codec_recipes import (
+    AudioCodecRecipe,
+    AudioLossConfig,
+    CodecRecipe,
+    VideoCodecRecipe,
+    VideoLossConfig,
+)
+from sora2.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class VideoCodecConfig:
+    model: VideoVAEConfig = field(default_factory=VideoVAEConfig)
+    loss: VideoLossConfig = field(default_factory=VideoLossConfig)
+
+
+@dataclass(frozen=True)
+class AudioCodecConfig:
+    model: AudioVAEConfig = field(default_factory=AudioVAEConfig)
+    loss: AudioLossConfig = field(default_factory=AudioLossConfig)
+
+
+def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
+    """The checked `codec` section of a codec run."""
+    if not config.codec:
+        raise ConfigError(f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae")
+    kind = VideoCodecConfig if config.recipe == "video_codec" else AudioCodecConfig
+    return from_mapping(kind, config.codec, "codec")
+
+
+def loader_config(config: TrainConfig) -> LoaderConfig:
+    is_video = config.recipe == "video_codec"
+    settings = {"require_video": is_video, "require_audio": not is_video, **config.data, "seed": config.seed}
+    loader = from_mapping(LoaderConfig, settings, "data")
+    if loader.kind != "raw":
+        raise ConfigError(f"data.kind={loader.kind!r}: a codec trains on raw shards, set data.kind=raw")
+    return loader
+
+
+def latent_fingerprints(config: TrainConfig) -> None:
+    """Codecs read pixels and samples: there are no latents to check."""
+    return None
+
+
+def plan(config: TrainConfig) -> list[tuple[str, str]]:
+    codec = codec_config(config)
+    with torch.device("meta"):
+        network = VideoVAE(codec.model) if isinstance(codec, VideoCodecConfig) else AudioVAE(codec.model)
+    return [("codec", f"{network.kind}, {parameter_count(network) / 1e6:.1f} M parameters")]
+
+
+def build(config: TrainConfig) -> CodecRecipe:
+    """The recipe with freshly initialised weights, a pure function of `config.seed`."""
+    torch.manual_seed(config.seed)
+    codec = codec_config(config)
+    if isinstance(codec, VideoCodecConfig):
+        return VideoCodecRecipe(codec.model, codec.loss)
+    return AudioCodecRecipe(codec.model, codec.loss)
+
+
+def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:
+    return []

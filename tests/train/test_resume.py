@@ -1,0 +1,114 @@
+"""Resume is exact: N + M steps equal N steps, kill -9, M steps, bitwise, mid-epoch and under accumulation."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sora2.commands.train import compose_config
+from sora2.config import ConfigError
+from sora2.train import checkpoint
+from sora2.train.run import train
+from tests.worlds import save_tiny_codecs, training_overrides, write_latents
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    save_tiny_codecs(root / "codecs")
+    write_latents(root / "latents", root / "codecs")
+    return root
+
+
+def run(world: Path, name: str, **extra) -> Path:
+    return train(compose_config(training_overrides(world, name, **extra)))
+
+
+def flatten(value, prefix=""):
+    if isinstance(value, dict):
+        return {k2: v2 for k, v in value.items() for k2, v2 in flatten(v, f"{prefix}{k}/").items()}
+    if isinstance(value, list | tuple):
+        return {k2: v2 for i, v in enumerate(value) for k2, v2 in flatten(v, f"{prefix}{i}/").items()}
+    return {prefix: value}
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Weights, optimizer moments, EMA and the place in the data, bit for bit."""
+    first, second = (checkpoint.load(checkpoint.newest(p / "checkpoints")) for p in (a, b))
+    parts = ("state_dict", "optimizer_states", "TrainingData")
+    left = {part: flatten(first[part]) for part in parts} | {"ema": first["sora2"]["ema"]}
+    right = {part: flatten(second[part]) for part in parts} | {"ema": second["sora2"]["ema"]}
+    for part in left:
+        assert left[part].keys() == right[part].keys()
+        for key, value in left[part].items():
+            other = right[part][key]
+            same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+            assert same, f"{part} {key} differs"
+
+
+def test_killed_and_resumed_equals_uninterrupted_under_accumulation(world):
+    """Epochs of 40 clips, steps of 2 x 4: killed soon after the first checkpoint, in the middle of an epoch."""
+    extra = {"trainer.max_samples": 408, "trainer.accumulate": 2, "ema.sigma_rel": "[0.05,0.1]"}
+    whole = run(world, "whole", **extra)
+
+    overrides = training_overrides(world, "killed", **extra)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sora2.cli", "train", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    folder = world / "runs/killed/checkpoints"
+    deadline = time.monotonic() + 120
+    while checkpoint.newest(folder) is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    newest = checkpoint.newest(folder)
+    assert newest is not None and newest.stem < "samples-000000000400", process.stdout.read().decode()[-2000:]
+    resumed = run(world, "killed", **extra)
+    assert_same_state(whole, resumed)
+    weights = [load_file(str(p / "export/model.safetensors")) for p in (whole, resumed)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_stopping_at_every_step_changes_nothing(world):
+    whole = run(world, "one-go")
+    for samples in range(4, 49, 4):
+        stepwise = run(world, "stepwise", **{"trainer.max_samples": 48, "trainer.stop_at_samples": samples})
+    assert_same_state(whole, stepwise)
+
+
+def test_training_learns(world):
+    """The logged loss falls on data that can be learned by heart."""
+    folder = run(world, "learns", **{"trainer.max_samples": 1200, "optimizer.lr": 3e-3, "trainer.precision": "32-true"})
+    rows = (folder / "logs/from-000000000000/metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("loss/main")
+    losses = [float(r.split(",")[column]) for r in rows[1:]]
+    assert sum(losses[-30:]) < 0.93 * sum(losses[:30])
+
+
+def test_another_model_cannot_resume(world):
+    run(world, "preset")
+    with pytest.raises(ConfigError, match=r"model\.depth: checkpoint 2, this run 1"):
+        run(world, "preset", **{"model.depth": 1})
+
+
+def test_resume_false_refuses_to_overwrite(world):
+    run(world, "kept")
+    with pytest.raises(ConfigError, match="already holds checkpoints"):
+        run(world, "kept", resume="false")
+
+
+def test_a_damaged_checkpoint_is_named(world):
+    folder = run(world, "damaged")
+    newest = checkpoint.newest(folder / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"{newest.name} cannot be read"):
+        run(world, "damaged")
