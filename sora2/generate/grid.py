@@ -1,0 +1,41 @@
+"""The units of a generated clip, and the limits of the checkpoint that generates it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sora2.generate.request import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The units of a generated clip."""
+
+    height: int
+    width: int
+    fps: float
+    sample_rate: int
+    channels: int
+
+    def samples(self, frames: int) -> int:
+        """Sound samples that belong to the first `frames` frames."""
+        return round(frames / self.fps * self.sample_rate)
+
+    def frames_of(self, seconds: float) -> int:
+        return max(1, round(seconds * self.fps))
+
+
+@dataclass(frozen=True)
+class World:
+    """What a checkpoint was trained on: the defaults of a request, and the longest window."""
+
+    grid: Grid
+    frames: int  # of the trained clip: the longest window
+    temporal_stride: int  # of the video codec
+    cell: int  # pixels per side of a token
+    sampling: SamplingConfig
+
+    def whole(self, frames: int) -> int:
+        """The smallest legal number of frames, 1 + k * temporal_stride, that holds `frames`."""
+        return 1 + math.ceil((frames - 1) / self.temporal_stride) * self.temporal_stride

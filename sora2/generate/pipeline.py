@@ -1,0 +1,223 @@
+"""Requests -> clips: plans are cut into windows, windows of one shape are batched, sampled and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sora2.codecs import Codecs
+from sora2.diffusion.guidance import guided_velocity
+from sora2.diffusion.layout import Layout, NoiseMap
+from sora2.diffusion.noise_levels import Trajectory
+from sora2.diffusion.samplers import SeededNoise, Step, get_sampler, start_state
+from sora2.diffusion.tasks import get_task
+from sora2.generate.checkpoint import load_model, make_world, open_codecs, read_checkpoint
+from sora2.generate.grid import World
+from sora2.generate.plan import Plan, Window, plan
+from sora2.generate.request import Request
+from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_modality
+
+OnStep = Callable[[Step, list[Window]], None]
+
+
+class Pipeline:
+    """A model with its codecs, ready to meet requests.
+
+    Noise is drawn per request from its seed, so a request gives the same clip alone and among others, up to
+    the rounding of the matrix products of another batch size.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        codecs: Codecs,
+        world: World,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 8,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """`dtype` is the precision of the network's matrix products (autocast); sampling itself is float32.
+        `batch_size` windows at most are sampled at once. `info` describes the checkpoint, for records."""
+        self.model, self.codecs, self.world = model, codecs, world
+        self.device, self.dtype, self.batch_size = torch.device(device), dtype, batch_size
+        self.info = {} if info is None else info
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        device_map: str | dict[str, Any] | None = None,
+        max_memory: dict[Any, Any] | None = None,
+        offload_folder: str | None = None,
+        video_codec: str | None = None,
+        audio_codec: str | None = None,
+        batch_size: int = 8,
+    ) -> Pipeline:
+        """Raises CheckpointError, CodecError or ConfigError when the parts are missing or do not fit each
+        other."""
+        checkpoint = read_checkpoint(folder)
+        codecs = open_codecs(checkpoint, video_codec, audio_codec).to(device)
+        world = make_world(checkpoint, codecs)
+        weights_dtype = dtype if device_map is not None else torch.float32
+        model = load_model(checkpoint, device, weights_dtype, device_map, max_memory, offload_folder)
+        info = {
+            "checkpoint": str(checkpoint.folder),
+            "checkpoint_sha256": checkpoint.sha256(),
+            "samples_seen": checkpoint.config.get("samples_seen"),
+            "codec_fingerprints": codecs.fingerprints(),
+        }
+        return cls(model, codecs, world, device=device, dtype=dtype, batch_size=batch_size, info=info)
+
+    def generate(
+        self, requests: list[Request], *, progress: bool = False, on_step: OnStep | None = None
+    ) -> list[Clip]:
+        """One clip per request, in order. `on_step` is called after every sampling step of every group of
+        windows.
+
+        Raises:
+            RequestError, MediaError: a request cannot be met; all are checked before anything is sampled.
+        """
+        plans: list[Plan] = [plan(request, self.world) for request in requests]
+        finished: list[Clip | None] = [None] * len(plans)
+        waiting = {i: next(p) for i, p in enumerate(plans)}
+        while waiting:
+            made: dict[int, Clip] = {}
+            for group in self._groups(waiting):
+                windows = [waiting[i] for i in group]
+                made.update(zip(group, self._sample(windows, progress, on_step), strict=True))
+            waiting = {}
+            for i, clip in made.items():
+                try:
+                    waiting[i] = plans[i].send(clip)
+                except StopIteration as done:
+                    finished[i] = done.value
+        return finished
+
+    def _groups(self, waiting: dict[int, Window]) -> list[list[int]]:
+        """Requests whose windows fit into one batch, at most `batch_size` each."""
+        groups: list[list[int]] = []
+        for i, w in waiting.items():
+            for group in groups:
+                o = waiting[group[0]]
+                same = (o.frames, o.video, o.audio, o.grid, o.sampling) == (
+                    w.frames,
+                    w.video,
+                    w.audio,
+                    w.grid,
+                    w.sampling,
+                )
+                if same and len(group) < self.batch_size:
+                    group.append(i)
+                    break
+            else:
+                groups.append([i])
+        return groups
+
+    @torch.inference_mode()
+    def _sample(self, windows: list[Window], progress: bool, on_step: OnStep | None) -> list[Clip]:
+        first = windows[0]
+        shapes = self.shapes(first)
+        maps = [self._noise_map(w, shapes) for w in windows]
+        noise_map = NoiseMap(
+            *(
+                {n: torch.cat([getattr(m, part)[n] for m in maps]) for n in shapes}
+                for part in ("start", "delay", "present")
+            )
+        )
+        trajectory = Trajectory(noise_map, first.sampling.steps, first.sampling.shift)
+        clean = self._encode(windows, shapes)  # per stream (B, N, C), zeros where nothing is known
+        sizes = {n: (shape.tokens, shape.token_width) for n, shape in shapes.items()}
+        noise = SeededNoise([w.seed for w in windows], sizes, self.device)
+        state = start_state(clean, noise(), trajectory)
+
+        text, negative = self._text(windows)
+        streams = {
+            n: clean_modality(clean[n], shapes[n].positions(), noise_map.present[n].to(self.device))
+            for n in shapes
+        }
+        batch = Batch(**streams, text=text, video_shape=shapes.get("video"), audio_shape=shapes.get("audio"))
+        velocity = guided_velocity(self._network, batch, first.sampling.guidance, negative)
+        with tqdm(
+            total=trajectory.steps, desc=_title(windows), unit="step", disable=not progress, leave=False
+        ) as bar:
+
+            def report(step: Step) -> None:
+                bar.update()
+                if on_step is not None:
+                    on_step(step, windows)
+
+            state = get_sampler(first.sampling.sampler)(velocity, state, trajectory, noise, report)
+        return [self._decode({n: x[i] for n, x in state.items()}, shapes) for i in range(len(windows))]
+
+    def _network(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.model(batch)
+
+    def shapes(self, window: Window) -> dict[str, VideoShape | AudioShape]:
+        """Of the streams that a window has."""
+        grid = window.grid
+        video = self.codecs.video_shape(window.frames, grid.height, grid.width, grid.fps)
+        found: dict[str, VideoShape | AudioShape] = {}
+        if window.video:
+            found["video"] = video
+        if window.audio:
+            found["audio"] = self.codecs.audio_shape(video.seconds)
+        return found
+
+    def _noise_map(self, window: Window, shapes: dict[str, Any]) -> NoiseMap:
+        layout = Layout.of(shapes.get("video"), shapes.get("audio"))
+        return get_task(window.task)(
+            layout, 1, {n: value.unsqueeze(0) for n, value in window.arguments.items()}
+        )
+
+    def _encode(self, windows: list[Window], shapes: dict[str, Any]) -> dict[str, Tensor]:
+        clean = {
+            n: torch.zeros(len(windows), shape.tokens, shape.token_width, device=self.device)
+            for n, shape in shapes.items()
+        }
+        for row, window in enumerate(windows):
+            if window.source.video is None and window.source.audio is None:
+                continue
+            for n, latent in self.codecs.encode_clip(window.source).items():
+                if n in shapes:
+                    clean[n][row] = shapes[n].tokenize(latent.float().to(self.device))
+        return clean
+
+    def _text(self, windows: list[Window]) -> tuple[Modality, Modality | None]:
+        """Prompts, and the negative prompts if there is one. An empty text is no text: its tokens are
+        hidden."""
+        prompts = [w.prompt for w in windows]
+        negatives = [w.negative_prompt for w in windows]
+        texts = prompts + ["" if n is None else n for n in negatives]
+        tokens, mask = self.codecs.text.encode(texts)  # (2B, L, D), (2B, L)
+        mask = mask & torch.tensor([bool(t.strip()) for t in texts]).to(mask.device).unsqueeze(1)
+        everything = clean_modality(
+            tokens.float().to(self.device), torch.zeros(tokens.shape[1], 3), mask.to(self.device)
+        )
+        split = [
+            Modality(
+                *(getattr(everything, part)[rows] for part in ("latent", "positions", "noise_level", "mask"))
+            )
+            for rows in (slice(0, len(windows)), slice(len(windows), None))
+        ]
+        return split[0], split[1] if any(n is not None for n in negatives) else None
+
+    def _decode(self, tokens: dict[str, Tensor], shapes: dict[str, Any]) -> Clip:
+        latents = {n: shapes[n].untokenize(x) for n, x in tokens.items()}
+        return self.codecs.decode_clip(
+            latents.get("video"), latents.get("audio"), shapes.get("video"), shapes.get("audio")
+        )
+
+
+def _title(windows: list[Window]) -> str:
+    return f"{windows[0].task}, {len(windows)} clip{'s' if len(windows) > 1 else ''}"

@@ -1,0 +1,317 @@
+"""A request as a sequence of windows: each asks the model for one stretch of the clip, and is told what was
+made.
+
+`plan(request, world)` is a generator: it yields `Window`s, is sent the decoded clip of each, and returns the
+finished clip. The pipeline runs many plans side by side and batches their windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sora2.generate.canvas import Canvas, nearest_known
+from sora2.generate.grid import Grid, World
+from sora2.generate.inputs import fit_samples, load_audio, load_image, load_mask, load_video
+from sora2.generate.long import Chunk, backward_chunks, forward_chunks
+from sora2.generate.request import Request, RequestError, SamplingConfig, resolve_task
+from sora2.types import Clip
+
+
+@dataclass(frozen=True)
+class Window:
+    """One call of the model for one request."""
+
+    frames: int  # 1 + k * temporal_stride; the sound has the same length
+    task: str
+    arguments: dict[str, Tensor]  # of the task, without the batch dimension
+    source: Clip  # what is known, on the window's clock; a stream is None where nothing of it is known
+    video: bool  # which streams are there
+    audio: bool
+    grid: Grid
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    sampling: SamplingConfig
+
+
+Plan = Generator[Window, Clip, Clip]
+
+
+def plan(request: Request, world: World) -> Plan:
+    """Raises RequestError or MediaError, before the first window, when the request cannot be met."""
+    return _Planner(request, world).run()
+
+
+class _Planner:
+    def __init__(self, request: Request, world: World) -> None:
+        self.request, self.world = request, world
+        self.task = resolve_task(request)
+        base = world.grid
+        height, width = (base.height, base.width) if request.size is None else request.size
+        if height % world.cell or width % world.cell or min(height, width) < world.cell:
+            raise RequestError(
+                f"--size {height}x{width}: both must be multiples of {world.cell} for this checkpoint"
+            )
+        fps = base.fps if request.fps is None else request.fps
+        self.grid = Grid(height, width, fps, base.sample_rate, base.channels)
+        self.sampling = world.sampling if request.sampling is None else request.sampling
+
+    def run(self) -> Plan:
+        work = getattr(self, f"_{self.task}", None)
+        clip = yield from (self._free() if work is None else work())
+        return clip.replace(
+            caption=self.request.prompt,
+            key=self.request.key,
+            meta={"task": self.task, "seed": self.request.seed},
+        )
+
+    def _seconds(self) -> int:
+        """Frames asked for: --seconds, or the trained length."""
+        if self.request.seconds is None:
+            return self.world.frames
+        frames = self.grid.frames_of(self.request.seconds)
+        if frames > 1 and self.world.frames == 1:
+            raise RequestError(
+                f"--seconds {self.request.seconds}: this checkpoint makes single pictures only"
+            )
+        return frames
+
+    def _window(
+        self,
+        task: str,
+        frames: int,
+        source: Clip,
+        canvas: Canvas,
+        index: int = 0,
+        **arguments: float | Tensor,
+    ) -> Window:
+        seed = self.request.seed if index == 0 else (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
+        return Window(
+            frames=frames,
+            task=task,
+            arguments={name: torch.as_tensor(value) for name, value in arguments.items()},
+            source=source,
+            video=canvas.video is not None,
+            audio=canvas.audio is not None,
+            grid=self.grid,
+            prompt=self.request.prompt,
+            negative_prompt=self.request.negative_prompt,
+            seed=seed,
+            sampling=self.sampling,
+        )
+
+    def _chunks(
+        self, canvas: Canvas, chunks: list[Chunk], first_task: str, **arguments: float | Tensor
+    ) -> Plan:
+        """Run chunks over the canvas; the first has the request's task, the others continue it."""
+        later = {"video_to_audio": "video_to_audio", "audio_to_video": "audio_to_video"}.get(
+            first_task, "extend_forward"
+        )
+        for chunk in chunks:
+            source = canvas.window(chunk.start, chunk.frames)
+            known = chunk.known_frames / self.grid.fps
+            if chunk.index == 0:
+                window = self._window(first_task, chunk.frames, source, canvas, 0, **arguments)
+            elif chunk.suffix:
+                begin = (chunk.frames - chunk.known_frames) / self.grid.fps
+                window = self._window(
+                    "extend_backward", chunk.frames, source, canvas, chunk.index, suffix_seconds=begin
+                )
+            else:
+                window = self._window(later, chunk.frames, source, canvas, chunk.index, prefix_seconds=known)
+            canvas.write(chunk.start, (yield window))
+        return canvas.clip()
+
+    def _free(self) -> Plan:
+        """text_to_av, staircase, image_only, audio_only: nothing is known."""
+        frames = 1 if self.task == "image_only" else self._seconds()
+        sound = self.task != "image_only" and not self.request.silent
+        canvas = Canvas.empty(self.grid, frames, video=self.task != "audio_only", audio=sound)
+        arguments = {"slope": self.request.slope} if self.task == "staircase" else {}
+        return (yield from self._chunks(canvas, forward_chunks(self.world, frames), self.task, **arguments))
+
+    def _image_to_av(self) -> Plan:
+        frames = self._seconds()
+        canvas = Canvas.empty(self.grid, frames, audio=not self.request.silent)
+        canvas.put(0, load_image(self.request.image, self.grid, "--image"))
+        return (yield from self._chunks(canvas, forward_chunks(self.world, frames), "image_to_av"))
+
+    def _video_to_audio(self) -> Plan:
+        clip = self._cut(load_video(self.request.video, self.grid, "--video", sound=False))
+        canvas = Canvas.empty(self.grid, len(clip.video))
+        canvas.put(0, clip.video)
+        chunks = forward_chunks(self.world, canvas.frames)
+        return (yield from self._chunks(canvas, chunks, "video_to_audio", prefix_seconds=0.0))
+
+    def _audio_to_video(self) -> Plan:
+        clip = load_audio(self.request.audio, self.grid, "--audio")
+        frames = self.grid.frames_of(clip.audio_seconds)
+        if self.request.seconds is not None:
+            frames = min(frames, self._seconds())
+        canvas = Canvas.empty(self.grid, frames)
+        canvas.put(0, audio=fit_samples(clip.audio, self.grid.samples(frames)))
+        return (
+            yield from self._chunks(
+                canvas, forward_chunks(self.world, frames), "audio_to_video", prefix_seconds=0.0
+            )
+        )
+
+    def _extend_forward(self) -> Plan:
+        return (yield from self._extend(forward_chunks))
+
+    def _extend_backward(self) -> Plan:
+        return (yield from self._extend(backward_chunks))
+
+    def _extend(self, divide) -> Plan:
+        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
+        given, more = len(clip.video), self._added()
+        if divide is backward_chunks and given < self.world.temporal_stride:
+            raise RequestError(
+                f"--video has {given} frames; to extend it backward, {self.world.temporal_stride} are needed"
+            )
+        canvas = Canvas.empty(self.grid, given + more, audio=clip.audio is not None)
+        forward = divide is forward_chunks
+        canvas.put(0 if forward else more, clip.video, clip.audio)
+        chunks = divide(self.world, given + more, known=given)
+        return (yield from self._chunks(canvas, chunks, ""))
+
+    def _added(self) -> int:
+        """Frames to add to a source: --seconds, or half a window."""
+        return (self.world.frames - 1) // 2 if self.request.seconds is None else self._seconds()
+
+    def _between(self, first: Clip, second: Clip) -> Plan:
+        """The frames between two clips: as much of both as fits into one window stands around the gap."""
+        gap, stride = self._added(), self.world.temporal_stride
+        room = self.world.frames - gap
+        before = min(len(first.video), max(1, room // 2))
+        before = 1 + (before - 1) // stride * stride  # whole latent frames: 1 + k * stride
+        total = self.world.whole(before + gap + 1)
+        after = min(len(second.video), max(1, self.world.frames - before - gap))
+        total = self.world.whole(before + gap + after)
+        if total > self.world.frames:
+            raise RequestError(
+                f"--seconds {gap / self.grid.fps:g} between two clips does not fit into the "
+                f"{self.world.frames} frames that this checkpoint was trained on; ask for less"
+            )
+        after = min(len(second.video), total - before - gap)
+        canvas = Canvas.empty(self.grid, before + gap + after, audio=first.audio is not None)
+        put_tail(canvas, 0, first, before)
+        canvas.put(before + gap, second.video[:after], None if second.audio is None else second.audio)
+        window = self._window(
+            self.task,
+            total,
+            canvas.window(0, total),
+            canvas,
+            prefix_seconds=before / self.grid.fps,
+            suffix_seconds=(before + gap) / self.grid.fps,
+        )
+        canvas.write(0, (yield window))
+        between = canvas.clip()
+        made = between.replace(video=between.video[before : before + gap])
+        if between.audio is not None:
+            begin, end = self.grid.samples(before), self.grid.samples(before + gap)
+            made = made.replace(audio=between.audio[:, begin:end])
+        return made
+
+    def _loop(self) -> Plan:
+        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
+        made = yield from self._between(clip, clip)
+        return concatenate(self.grid, clip, made)
+
+    def _inbetween(self) -> Plan:
+        sound = not self.request.silent
+        first = load_video(self.request.video, self.grid, "--inbetween", sound=sound)
+        second = load_video(self.request.video_end, self.grid, "--inbetween", sound=sound)
+        made = yield from self._between(first, second)
+        return concatenate(self.grid, first, made, second)
+
+    def _inpaint(self) -> Plan:
+        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
+        total = len(clip.video)
+        span = self.request.time_span
+        first, last = 0, total
+        if span is not None:
+            first, last = round(span[0] * self.grid.fps), round(span[1] * self.grid.fps)
+            if first >= total:
+                raise RequestError(
+                    f"--time-span {span[0]}:{span[1]} begins after the end of {total / self.grid.fps:g} s"
+                )
+            last = min(max(last, first + 1), total)
+        start, frames = self._around(first, last, total)
+        canvas = Canvas.empty(self.grid, total, audio=clip.audio is not None)
+        canvas.put(0, clip.video, clip.audio)
+        gy, gx = self.grid.height // self.world.cell, self.grid.width // self.world.cell
+        region = torch.ones(gy, gx, dtype=torch.bool)
+        times = torch.tensor([first - start, last - start]) / self.grid.fps
+        if self.request.mask is not None:
+            marked = load_mask(self.request.mask, self.grid)
+            canvas.keep = ~marked
+            region = marked.view(gy, self.world.cell, gx, self.world.cell).any(dim=3).any(dim=1)
+        source = canvas.window(start, frames)  # as in training, known tokens are those of the whole clip
+        sound_kept = canvas.known_audio.clone()
+        canvas.forget(first, last)
+        if span is None:
+            canvas.known_audio = sound_kept
+        sound = torch.zeros(2) if span is None else times
+        window = self._window(
+            "inpaint", frames, source, canvas, region=region, video_span=times, audio_span=sound
+        )
+        canvas.write(start, (yield window))
+        return canvas.clip()
+
+    def _around(self, first: int, last: int, total: int) -> tuple[int, int]:
+        """Start and length of a window that holds frames first .. last - 1 in its middle."""
+        frames = min(self.world.frames, self.world.whole(total))
+        if last - first > frames:
+            raise RequestError(
+                f"--video is {total} frames at {self.grid.fps:g} fps, and {last - first} of them are to be "
+                f"made anew, but this checkpoint was trained on {self.world.frames}; give a shorter clip "
+                "or a --time-span"
+            )
+        start = min(max(0, (first + last - frames) // 2), max(0, total - frames))
+        return start, frames
+
+    def _remix(self) -> Plan:
+        clip = self._cut(load_video(self.request.video, self.grid, "--video", sound=not self.request.silent))
+        total = len(clip.video)
+        _, frames = self._around(0, total, total)
+        canvas = Canvas.empty(self.grid, total, audio=clip.audio is not None)
+        canvas.put(0, clip.video, clip.audio)
+        source = canvas.window(0, frames)
+        canvas.forget(0, total)
+        canvas.write(0, (yield self._window("remix", frames, source, canvas, strength=self.request.strength)))
+        return canvas.clip()
+
+    def _cut(self, clip: Clip) -> Clip:
+        """The first --seconds of a source."""
+        if self.request.seconds is None:
+            return clip
+        frames = min(len(clip.video), self._seconds())
+        audio = None if clip.audio is None else fit_samples(clip.audio, self.grid.samples(frames))
+        return clip.replace(video=clip.video[:frames], audio=audio)
+
+
+def put_tail(canvas: Canvas, at: int, clip: Clip, frames: int) -> None:
+    """The last `frames` of a clip onto the canvas."""
+    skip = len(clip.video) - frames
+    audio = None
+    if clip.audio is not None:
+        begin = canvas.grid.samples(skip)
+        audio = fit_samples(clip.audio[:, begin:], canvas.grid.samples(frames))
+    canvas.put(at, clip.video[skip:], audio)
+
+
+def concatenate(grid: Grid, *clips: Clip) -> Clip:
+    """One after the other on one clock: sound starts with its own frames."""
+    canvas = Canvas.empty(grid, sum(len(c.video) for c in clips), audio=clips[0].audio is not None)
+    at = 0
+    for clip in clips:
+        canvas.put(at, clip.video, clip.audio)
+        at += len(clip.video)
+    if canvas.audio is not None:  # lengths are rounded to samples clip by clip; one may be missing at a seam
+        canvas.audio = canvas.audio[:, nearest_known(canvas.known_audio)]
+    return canvas.clip()
