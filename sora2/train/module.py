@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -149,6 +150,16 @@ class TrainingModule(L.LightningModule):
     def at_step_boundary(self) -> bool:
         """True between optimizer steps: the only moments at which a checkpoint is exact."""
         return self._micro_batches == 0
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights for inference (safetensors and a config, no pickles) to `folder`."""
+        assert self.ema is not None
+        info = {
+            "samples_seen": self.samples_seen,
+            "sigma_rel": self.ema.sigma_rel[0],
+            "training": to_mapping(self.config),
+        }
+        self.recipe.export(folder, self.ema.average(0), info)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sora2"] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -82,20 +81,9 @@ def train(config: TrainConfig) -> Path:
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        export(module, folder / "export")
+        module.export(folder / "export")
+        print(f"exported weights to {folder / 'export'}")
     return folder
-
-
-def export(module: TrainingModule, folder: Path) -> None:
-    """Write the averaged weights for inference (safetensors and a config, no pickles) to `folder`."""
-    assert module.ema is not None
-    info: dict[str, Any] = {
-        "samples_seen": module.samples_seen,
-        "sigma_rel": module.ema.sigma_rel[0],
-        "training": to_mapping(module.config),
-    }
-    module.recipe.export(folder, module.ema.average(0), info)
-    print(f"exported weights to {folder}")
 
 
 def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:

@@ -24,6 +24,7 @@ from sora2.model import Transformer, TransformerConfig, build as build_transform
 from sora2.model.flops import count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
+from sora2.train.render import SampleRenderer
 from sora2.types import Batch
 
 

@@ -87,11 +87,21 @@ def test_stopping_at_every_step_changes_nothing(world):
 
 def test_training_learns(world):
     """The logged loss falls on data that can be learned by heart."""
-    folder = run(world, "learns", **{"trainer.max_samples": 1200, "optimizer.lr": 3e-3, "trainer.precision": "32-true"})
+    folder = run(world, "learns", **{"trainer.max_samples": 800, "optimizer.lr": 3e-3, "trainer.precision": "32-true"})
     rows = (folder / "logs/from-000000000000/metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("loss/main")
     losses = [float(r.split(",")[column]) for r in rows[1:]]
     assert sum(losses[-30:]) < 0.93 * sum(losses[:30])
+
+
+def test_rendering_samples_changes_nothing_that_is_learned(world):
+    plain = run(world, "plain", **{"trainer.max_samples": 24})
+    rendered = run(
+        world, "rendered",
+        **{"trainer.max_samples": 24, "trainer.render_every_samples": 12, "trainer.render_prompts": "[a ball]"},
+    )  # fmt: skip
+    assert_same_state(plain, rendered)
+    assert sorted(p.name for p in (rendered / "samples/000000000012").iterdir()) == ["00.mp4", "00.png"]
 
 
 def test_another_model_cannot_resume(world):
