@@ -13,7 +13,7 @@ from sora2.media.errors import MediaError
 
 
 def centre_crop_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """(T, H, W, 3) uint8 -> (T, h, w, 3) uint8: centre crop to the aspect of `size`, then antialiased bicubic."""
+    """(T, H, W, 3) uint8 -> (T, h, w, 3) uint8: centre crop to the aspect of `size`, antialiased bicubic."""
     height, width = frames.shape[1:3]
     h, w = size
     if (height, width) == (h, w):
@@ -42,7 +42,7 @@ class PictureFinisher:
         self.pixel_aspect = pixel_aspect
 
     def __call__(self, rgb: np.ndarray, rotation: int) -> Tensor:
-        """(H, W, 3) uint8 -> (h, w, 3) uint8. `rotation` is counter-clockwise in degrees, a multiple of 90."""
+        """(H, W, 3) uint8 -> (h, w, 3) uint8; `rotation` counter-clockwise in degrees, a multiple of 90."""
         if rotation % 90:
             raise MediaError(
                 f"a picture rotated by {rotation} degrees; only multiples of 90 can be shown upright"
@@ -64,31 +64,50 @@ class FrameGrid:
     Frame k is the picture nearest in time to start + k / fps where the file is evenly spaced, and the picture
     shown at that time where it is not: a picture may be taken early by at most half the file's shortest frame
     interval. Before the first picture stands the first one, after the last the last one.
+
+    Times of pictures come in ticks of the stream (`time_base` seconds each, clip second 0 at `zero`); the
+    comparison is exact, in integers.
     """
 
-    def __init__(self, start: Fraction, fps: Fraction, frames: int | None, densest_rate: Fraction) -> None:
-        self.start, self.fps, self.frames = start, fps, frames
+    def __init__(
+        self,
+        start: Fraction,
+        fps: Fraction,
+        frames: int | None,
+        *,
+        densest_rate: Fraction,
+        time_base: Fraction,
+        zero: Fraction,
+    ) -> None:
+        self.fps, self.frames = fps, frames
         half = 1 / densest_rate / 2
-        self.early = half - min(
+        early = half - min(
             half / 4, Fraction(1, 1000)
         )  # ties, and stamps rounded to ms, go to the earlier one
+        # Frame k lies before a picture at `tick` if start + k / fps + early < tick * time_base - zero,
+        # which is k < tick * slope - offset; multiplied by a common denominator.
+        slope = time_base * fps
+        self._scale = slope.denominator * (zero + start + early).denominator * fps.denominator
+        self._slope = int(slope * self._scale)
+        self._offset = int((zero + start + early) * fps * self._scale)
+        self._end_offset = (zero + start) * fps
+        self._end_slope = slope
         self.filled = 0  # frames that are decided
 
-    def before(self, seconds: Fraction) -> int:
-        """How many more frames belong to the picture before one that starts at `seconds`."""
-        steps = (seconds - self.early - self.start) * self.fps
-        count = max(
-            0, -(-steps.numerator // steps.denominator)
-        )  # frames k with start + k / fps + early < seconds
+    def before(self, tick: int) -> int:
+        """How many more frames belong to the picture before one that starts at `tick`."""
+        count = -((self._offset - tick * self._slope) // self._scale)
         if self.frames is not None:
             count = min(count, self.frames)
         more = max(0, count - self.filled)
         self.filled += more
         return more
 
-    def rest(self, end: Fraction) -> int:
-        """How many frames belong to the last picture, when pictures end at `end`."""
-        total = max(1, round((end - self.start) * self.fps)) if self.frames is None else self.frames
+    def rest(self, end_tick: int) -> int:
+        """How many frames belong to the last picture, when pictures end at `end_tick`."""
+        total = self.frames
+        if total is None:
+            total = max(1, round(end_tick * self._end_slope - self._end_offset))
         more = max(0, total - self.filled)
         self.filled += more
         return more
@@ -99,43 +118,53 @@ class FrameGrid:
 
 
 class PictureTrack:
-    """Receives decoded frames in order of presentation and keeps the (T, H, W, 3) uint8 that the grid asks for."""
+    """Receives decoded frames in order of presentation and keeps what the grid asks for."""
 
     def __init__(
-        self, grid: FrameGrid, finish: PictureFinisher, zero: Fraction, frame_seconds: Fraction
+        self, name: str, grid: FrameGrid, finish: PictureFinisher, time_base: Fraction, frame_ticks: int
     ) -> None:
-        self.grid, self.finish, self.zero, self.frame_seconds = grid, finish, zero, frame_seconds
+        self.name, self.grid, self.finish, self.time_base = name, grid, finish, time_base
+        self.frame_ticks = frame_ticks  # length of a picture that does not state its own
         self.current: av.VideoFrame | None = None
         self.pictures: list[Tensor] = []
-        self.first_seconds: Fraction | None = None  # clip second of the first decoded picture
-        self.end_seconds = Fraction(0)  # clip second at which the last decoded picture ends
+        self.first_tick: int | None = None
+        self.end_tick = 0  # where the last decoded picture ends
 
     @property
     def complete(self) -> bool:
         return self.grid.complete
 
     def add(self, frame: av.VideoFrame) -> None:
+        """Take the next picture; it decides which frames the one before it fills."""
         if frame.is_corrupt:
             raise MediaError(
-                f"the picture at {float(frame.time):.3f} s is damaged: copy or download the file again"
+                f"{self.name}: the picture at {frame.time:.3f} s is damaged; copy or download the file again"
             )
-        seconds = self.end_seconds if frame.pts is None else frame.pts * frame.time_base - self.zero
-        if self.first_seconds is None:
-            self.first_seconds = seconds
+        tick = self.end_tick if frame.pts is None else frame.pts
+        if self.first_tick is None:
+            self.first_tick = tick
         elif self.current is not None:
-            self._keep(self.grid.before(seconds))
-        length = frame.duration * frame.time_base if frame.duration else self.frame_seconds
-        self.current, self.end_seconds = frame, seconds + length
+            self._keep(self.grid.before(tick))
+        self.current = frame
+        self.end_tick = tick + (frame.duration if frame.duration else self.frame_ticks)
+
+    def add_array(self, rgb: np.ndarray, count: int) -> None:
+        """Let an upright (H, W, 3) uint8 picture stand for the next `count` frames."""
+        self.pictures += [self.finish(rgb, 0)] * count
 
     def finish_track(self) -> Tensor:
         """-> (T, H, W, 3) uint8, once no more frames will come."""
         if self.current is not None and not self.complete:
-            self._keep(self.grid.rest(self.end_seconds))
+            self._keep(self.grid.rest(self.end_tick))
         if not self.pictures:
-            raise MediaError("no picture could be decoded: the file is truncated or damaged; copy it again")
+            raise MediaError(
+                f"{self.name}: no picture could be decoded; it is truncated or damaged, copy it again"
+            )
         shapes = {tuple(picture.shape) for picture in self.pictures}
         if len(shapes) > 1:
-            raise MediaError(f"the picture changes size midway {sorted(shapes)}: give size=(height, width)")
+            raise MediaError(
+                f"{self.name}: the picture changes size midway {sorted(shapes)}: give a size to read"
+            )
         return torch.stack(self.pictures)
 
     def _keep(self, count: int) -> None:

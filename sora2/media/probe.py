@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -130,7 +131,7 @@ def _video_facts(
     if not stamps:
         raise MediaError(f"{container.name} has a video stream without pictures: copy or download it again")
     stamps = sorted(stamps)
-    gaps = sorted(float(b - a) for a, b in zip(stamps, stamps[1:], strict=False))
+    gaps = sorted(float(b - a) for a, b in itertools.pairwise(stamps))
     uneven = False
     if gaps:
         middle = gaps[len(gaps) // 2]

@@ -18,7 +18,7 @@ ROLLOFF = 0.97
 LARGEST_FILTER_BANK = 2_000_000
 _POINTS_AT_ONCE = 16384
 
-#: Gains of a downmix to left and right, by channel name (ITU-R BS.775-3, table 2; the effects channel is dropped).
+#: Gains of a downmix to left and right, by channel name (ITU-R BS.775-3, table 2; no effects channel).
 _HALF_POWER = math.sqrt(0.5)
 _LEFT_RIGHT = {
     "FL": (1.0, 0.0),
@@ -36,7 +36,7 @@ _LEFT_RIGHT = {
     "DL": (1.0, 0.0),
     "DR": (0.0, 1.0),
 }
-#: Channel order where only the number of channels is known (the order of WAVE and of ffmpeg's default layouts).
+#: Channel order where only their number is known (the order of WAVE and of ffmpeg's default layouts).
 _DEFAULT_NAMES = {
     3: ("FL", "FR", "LFE"),
     4: ("FL", "FR", "FC", "BC"),
@@ -50,9 +50,9 @@ _DEFAULT_NAMES = {
 def resample_audio(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Band-limited resampling: (..., S) at `from_rate` -> (..., ceil(S * to_rate / from_rate)) at `to_rate`.
 
-    Hann-windowed sinc interpolation (torchaudio); sample k of the result is the sound at k / to_rate seconds, so
-    nothing is delayed. Rates without a small common ratio (44101 Hz -> 16000 Hz) use the same filter, evaluated
-    per sample.
+    Hann-windowed sinc interpolation (torchaudio); sample k of the result is the sound at k / to_rate seconds,
+    so nothing is delayed. Rates without a small common ratio (44101 Hz -> 16000 Hz) use the same filter,
+    evaluated per sample.
     """
     if from_rate <= 0 or to_rate <= 0:
         raise MediaError(f"sample rates must be positive, got {from_rate} -> {to_rate}")
@@ -72,7 +72,7 @@ def _resampler(from_rate: int, to_rate: int) -> Resample:
 
 
 def resample_by_points(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """`resample_audio` for any two rates: the filter is evaluated for each output sample, in constant memory."""
+    """`resample_audio` for any two rates: the filter is evaluated for each output sample."""
     samples = audio.shape[-1]
     cutoff = ROLLOFF * min(from_rate, to_rate) / from_rate  # cycles per two input samples
     reach = math.ceil(ZERO_CROSSINGS / cutoff)

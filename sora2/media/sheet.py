@@ -47,9 +47,9 @@ def contact_sheet(
     """Draw a clip as one PNG: what is seen and what is heard, when.
 
     The time axis is cut into `columns` equal slots; above each stands the picture shown at the slot's middle.
-    Below are the waveform (left over right) and the mel spectrogram in dB under the loudest point. `events` are
-    onset seconds, or mappings with "onset_seconds" and perhaps "kind", each marked by a line through the sound.
-    None marks the events of `clip.meta["truth"]` where there are any; an empty sequence marks none.
+    Below are the waveform (left over right) and the mel spectrogram in dB under the loudest point. `events`
+    are onset seconds, or mappings with "onset_seconds" and perhaps "kind", each marked by a line through the
+    sound. None marks the events of `clip.meta["truth"]` where there are any; an empty sequence marks none.
 
     Raises:
         MediaError: a clip without pictures and sound, or an event without a time.
@@ -142,7 +142,7 @@ def _draw_pictures(axes: Axes, clip: Clip, columns: int) -> None:
 
 def _draw_wave(axes: Axes, clip: Clip, columns: int) -> None:
     sound = clip.audio.detach().float().cpu()
-    channels, samples = sound.shape
+    channels = sound.shape[0]
     loudest = float(sound.abs().max())
     scale = 1.0 if loudest == 0 else 0.92 / loudest
     names = ("left", "right") if channels == 2 else ("mono",)

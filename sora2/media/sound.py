@@ -39,7 +39,7 @@ def samples_of(frame: av.AudioFrame) -> Tensor:
 class SoundTrack:
     """Collects decoded audio frames and renders the span [start, end) of the clip's clock.
 
-    Timestamps decide where a frame lies; where there is no sound (a late start, a gap, after the end) is silence.
+    Timestamps decide where a frame lies; where there is none (a late start, a gap, after the end) is silence.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Opening a media file: which streams it has, when each starts, and one clear error for what cannot be read."""
+"""Opening a media file: which streams it has, when each starts, one clear error for what cannot be read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source_name(source: Source) -> str:
 
 @contextmanager
 def open_media(source: Source) -> Iterator[InputContainer]:
-    """Open for reading; every failure of the container or a decoder inside the block becomes a `MediaError`."""
+    """Open for reading; a failure of the container or a decoder inside the block becomes a `MediaError`."""
     name = source_name(source)
     if isinstance(source, bytes):
         size: int | None = len(source)
@@ -92,7 +92,7 @@ def find_audio(container: InputContainer, name: str, use: AudioUse) -> av.AudioS
 def stream_start(stream: av.stream.Stream) -> Fraction:
     """When the stream's presentation starts, in seconds on the file's own clock.
 
-    Times before 0 hold priming samples of a codec, which Matroska and WebM store there: they are not presented.
+    Times before 0 hold priming samples of a codec, stored there by some containers: they are not presented.
     """
     if stream.start_time is None:
         return Fraction(0)

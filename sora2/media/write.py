@@ -1,4 +1,4 @@
-"""`Clip` -> mp4: H.264 pictures with AAC sound, or FLAC where the sound has to come back sample for sample."""
+"""`Clip` -> mp4: H.264 pictures with AAC sound, or with FLAC where it has to come back sample for sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 import torch
-from av.video.reformatter import Colorspace, ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from sora2.media.errors import MediaError
 from sora2.media.read import exact
@@ -37,9 +37,9 @@ def write_clip(
 ) -> Path:
     """Write an mp4 that browsers play: H.264 (yuv420p, BT.709) and AAC, both starting at second 0.
 
-    `lossless_audio` stores 16-bit FLAC instead of AAC: what is read back is equal to 1 / 65536. `crf` is x264's
-    quality (0 lossless, 18 visually so, 51 worst). The file appears whole or not at all: it is written beside
-    the target and renamed.
+    `lossless_audio` stores 16-bit FLAC instead of AAC: what is read back is equal to 1 / 65536. `crf` is
+    x264's quality (0 best, 18 visually lossless, 51 worst). The file appears whole or not at all: it is
+    written beside the target and renamed.
 
     Raises:
         MediaError: nothing to write, an odd width or height, a sample rate AAC lacks, or a failing disk.
@@ -83,15 +83,15 @@ def _check(clip: Clip, name: str, lossless_audio: bool) -> None:
         frames, height, width, _ = clip.video.shape
         if frames == 0 or height % 2 or width % 2 or min(height, width) < 2:
             raise MediaError(
-                f"cannot write {name}: {frames} frames of {height} x {width}; H.264 in yuv420p needs at least one "
-                "frame and an even height and width: crop or pad the clip"
+                f"cannot write {name}: {frames} frames of {height} x {width}; H.264 in yuv420p needs at "
+                "least one frame and an even height and width: crop or pad the clip"
             )
     if clip.audio is not None:
         channels, samples = clip.audio.shape
         if channels not in (1, 2) or samples == 0:
             raise MediaError(
-                f"cannot write {name}: sound of {channels} channels, {samples} samples; needs 1 or 2 channels and at "
-                "least one sample: see to_channels"
+                f"cannot write {name}: sound of {channels} channels, {samples} samples; needs 1 or 2 "
+                "channels and at least one sample: see to_channels"
             )
         if not lossless_audio and clip.sample_rate not in AAC_RATES:
             raise MediaError(
