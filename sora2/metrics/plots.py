@@ -58,47 +58,53 @@ def plot_curves(
         return _save(figure, path)
 
 
-def plot_intervals(
-    rows: Sequence[tuple[str, float, float, float, float]],
-    path: Path,
-    *,
-    title: str,
-    x_label: str,
-    target: float | None = None,
+Line = tuple[str, float, float, float, float]  # row, estimate, low, high, measured share
+
+
+def plot_overview(
+    panels: Sequence[tuple[str, Sequence[Line]]], rows: Sequence[str], path: Path, *, columns: int = 3
 ) -> Path:
-    """One line per (name, estimate, low, high, measured share): a dot with its interval; NaN says unmeasurable."""
+    """A small panel per metric: one line per row with its estimate and interval, a cross where unmeasurable."""
+    colour = dict(zip(rows, _cycle(len(rows)), strict=True))
+    down = -(-len(panels) // columns)
     with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.36 * len(rows)))
-        finite = [v for row in rows for v in row[1:4] if np.isfinite(v)]
-        if target is not None:
-            axis.axvline(target, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
-            finite.append(target)
-        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        margin = 0.06 * (high - low) if high > low else 0.5
-        axis.set_xlim(low - margin, high + margin)
-        for i, (_name, estimate, start, stop, share) in enumerate(rows):
-            if not np.isfinite(estimate):
-                axis.text(
-                    0.5 * (low + high), i, "unmeasurable", ha="center", va="center", color=SOFT, fontsize=8
-                )
-                continue
-            colour = PALETTE[i % len(PALETTE)]
-            if np.isfinite(start):
-                axis.plot(
-                    [start, stop], [i, i], color=colour, linewidth=2.4, solid_capstyle="round", alpha=0.55
-                )
-            axis.plot(estimate, i, "o", color=colour, markersize=6)
-            if share < 0.995:
-                axis.annotate(
-                    f"{share:.0%} measured", (1.01, i), xycoords=("axes fraction", "data"), va="center",
-                    color=SOFT, fontsize=7.5,
-                )  # fmt: skip
-        axis.set_yticks(range(len(rows)), [row[0] for row in rows], color=INK)
-        axis.set_ylim(len(rows) - 0.4, -0.6)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x", color=GRID, linewidth=0.7)
-        axis.set(xlabel=x_label, title=title)
+        figure, axes = plt.subplots(
+            down, columns, figsize=(3.3 * columns, (0.62 + 0.21 * len(rows)) * down), squeeze=False
+        )
+        for axis in axes.flat[len(panels) :]:
+            axis.axis("off")
+        for i, (axis, (title, lines)) in enumerate(zip(axes.flat, panels, strict=False)):
+            _draw_lines(axis, title, {line[0]: line[1:] for line in lines}, rows, colour)
+            axis.set_yticks(range(len(rows)), rows if i % columns == 0 else [""] * len(rows), color=INK)
+        figure.tight_layout(h_pad=1.2, w_pad=1.4)
         return _save(figure, path)
+
+
+def _draw_lines(
+    axis: Any, title: str, lines: Mapping[str, Line], rows: Sequence[str], colour: Mapping[str, str]
+) -> None:
+    finite = [v for line in lines.values() for v in line[:3] if np.isfinite(v)]
+    low, high = min(finite), max(finite)
+    margin = 0.1 * (high - low) if high > low else max(0.5, 0.1 * abs(high))
+    axis.set_xlim(low - margin, high + margin)
+    for y, row in enumerate(rows):
+        if row not in lines:
+            continue
+        estimate, start, stop, share = lines[row]
+        if not np.isfinite(estimate):
+            axis.plot(low, y, "x", color=SOFT, markersize=5)
+            continue
+        if np.isfinite(start):
+            axis.plot(
+                [start, stop], [y, y], color=colour[row], linewidth=3, solid_capstyle="round", alpha=0.45
+            )
+        axis.plot(
+            estimate, y, "o", color=colour[row], markersize=5, fillstyle="full" if share > 0.995 else "none"
+        )
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color=GRID, linewidth=0.7)
+    axis.set_title(title, fontsize=9)
 
 
 def plot_offsets(offsets_ms: Mapping[str, Sequence[float]], path: Path, *, limit_ms: float = 250) -> Path:

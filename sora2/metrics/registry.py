@@ -135,7 +135,7 @@ def all_metrics() -> dict[str, Metric]:
 
     for module in sorted(pkgutil.iter_modules(measures.__path__), key=lambda m: m.name):
         importlib.import_module(f"{measures.__name__}.{module.name}")
-    return dict(_REGISTRY)
+    return dict(sorted(_REGISTRY.items(), key=lambda item: item[1].measure.__module__))
 
 
 def select_metrics(names: Iterable[str] | None = None) -> dict[str, Metric]:

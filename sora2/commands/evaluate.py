@@ -1,0 +1,275 @@
+"""`sora2 evaluate`: measure a checkpoint, a folder of mp4s, or the toybox itself, beside the control rows."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import platform
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora2.metrics import MetricError, all_metrics, select_metrics
+
+if TYPE_CHECKING:
+    from sora2.generate import Pipeline
+    from sora2.metrics.controls import Item
+    from sora2.metrics.evaluation import Evaluation, Row
+
+EXAMPLES = """examples:
+  sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
+  sora2 evaluate --folder samples --out evaluation        # mp4s of any model; KEY.json beside KEY.mp4 holds the truth
+  sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
+  sora2 evaluate --list                                   # what is measured
+"""
+PACKAGES = ("sora2", "torch", "numpy", "scipy", "opencv-python-headless", "av")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "sora2 evaluate",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is measured (one of these)").add_mutually_exclusive_group(
+        required=True
+    )
+    what.add_argument(
+        "--checkpoint", metavar="DIR", help="generate toybox test captions with it, and measure"
+    )
+    what.add_argument("--folder", type=Path, help="mp4s, each with a JSON (truth, caption, seed) beside it")
+    what.add_argument("--real", action="store_true", help="toybox clips themselves")
+    what.add_argument("--list", action="store_true", help="print all metrics and what they need")
+
+    add = parser.add_argument
+    add("--out", type=Path, metavar="DIR", help="gets metrics.json, table.md, plots/, clips/, index.html")
+    add("--metrics", metavar="A,B", help="names from --list; default: all")
+    add(
+        "--clips", type=int, default=32, help="toybox clips (captions) of the subject and of the control rows"
+    )
+    add("--split", default="test", help="toybox split that captions and control rows come from")
+    add("--toybox-seed", type=int, default=0)
+    add("--no-controls", action="store_true", help="leave out the control rows")
+    add("--seconds", type=float, default=12.0, help="of each film of --folder that are measured")
+    add(
+        "--shorter-side", type=int, default=128, help="larger films of --folder are scaled down to it, pixels"
+    )
+    add("--show", type=int, default=8, help="clips per row to play on the page")
+    add("--quiet", action="store_true", help="no progress bar")
+
+    how = parser.add_argument_group("generation (--checkpoint)")
+    add = how.add_argument
+    add("--seeds", type=int, default=1, help="samples per caption; 4 or more to claim anything")
+    add("--seed", type=int, default=0, help="the first of them")
+    add("--steps", type=int, help="sampling steps; default: the checkpoint's")
+    add("--batch-size", type=int, default=8)
+    add("--device", help="default: cuda if there is one, else cpu")
+    add("--dtype", choices=["fp32", "bf16"], default="fp32")
+    add(
+        "--video-codec",
+        metavar="DIR",
+        help="where the video codec lies; also adds the codec row to other modes",
+    )
+    add("--audio-codec", metavar="DIR")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Raises MetricError when there is nothing to measure, or nothing could be measured."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.list:
+        print_metrics()
+        return 0
+    if args.out is None:
+        parser.error("--out is required")
+    check_arguments(args)
+    evaluation, page = run(args, argv)
+    from sora2.metrics.tables import markdown, value_table
+
+    print(f"\n{markdown(*value_table(evaluation))}\npage: {page}")
+    subject = next(iter(evaluation.summaries))
+    if not any(s.measured for s in evaluation.summaries[subject].values()):
+        reasons = Counter[str]()
+        for summary in evaluation.summaries[subject].values():
+            reasons.update(summary.reasons)
+        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
+        raise MetricError(f"nothing could be measured in {subject}: {listed}. See {page}")
+    return 0
+
+
+def print_metrics() -> None:
+    for m in all_metrics().values():
+        unit = f" [{m.unit}]" if m.unit else ""
+        print(f"{m.name}{unit}\n    {m.description}\n    needs {', '.join(sorted(m.needs))}")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    for flag, value in (
+        ("--clips", args.clips),
+        ("--seeds", args.seeds),
+        ("--shorter-side", args.shorter_side),
+    ):
+        if value < 1:
+            raise MetricError(f"{flag} {value} must be at least 1")
+    if args.steps is not None and args.steps < 1:
+        raise MetricError(f"--steps {args.steps} must be at least 1")
+    if not args.seconds > 0:
+        raise MetricError(f"--seconds {args.seconds} must be positive")
+    if (args.video_codec is None) != (args.audio_codec is None) and args.checkpoint is None:
+        raise MetricError("--video-codec and --audio-codec: give both for the codec row, or neither")
+    if args.out.exists() and not args.out.is_dir():
+        raise MetricError(f"--out {args.out} is a file; give the name of a folder")
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> tuple[Evaluation, Path]:
+    """Evaluate and write everything under `args.out`; returns what was measured, and the page."""
+    from sora2.metrics.evaluation import evaluate_rows
+    from sora2.metrics.report import worst_outcomes, write_report
+
+    metrics = select_metrics(None if args.metrics is None else args.metrics.split(","))
+    pipeline = load_pipeline(args) if args.checkpoint is not None else None
+    codecs = load_codec_row(args, pipeline)
+    rows, info = build_rows(args, pipeline, codecs)
+    evaluation = evaluate_rows(rows, metrics, progress=not args.quiet)
+    subject = rows[0].name
+    worst = [
+        (outcome, item)
+        for outcome in worst_outcomes(evaluation, subject, 4)
+        if (item := find_item(outcome.key, rows[0], args)) is not None
+    ]
+    settings = {
+        "title": f"Evaluation of {subject}",
+        "subtitle": f"{rows[0].size} clips; control rows: {args.clips} clips of toybox split {args.split}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["sora2", "evaluate", *argv]),
+        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            **info,
+        },
+    }
+    page = write_report(
+        evaluation, args.out, subject=subject, settings=settings, shown=shown_items(rows, args), worst=worst
+    )
+    return evaluation, page
+
+
+def load_pipeline(args: argparse.Namespace) -> Pipeline:
+    import torch
+
+    from sora2.generate import Pipeline
+
+    device = args.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Pipeline.from_checkpoint(
+        args.checkpoint,
+        device,
+        torch.bfloat16 if args.dtype == "bf16" else torch.float32,
+        video_codec=args.video_codec,
+        audio_codec=args.audio_codec,
+        batch_size=args.batch_size,
+    )
+
+
+def load_codec_row(args: argparse.Namespace, pipeline: Pipeline | None) -> Any | None:
+    """The codecs of the checkpoint, or of the flags; None when there are none to show."""
+    if pipeline is not None:
+        return pipeline.codecs
+    if args.video_codec is None:
+        return None
+    from sora2.codecs import load_codecs
+
+    return load_codecs(args.video_codec, args.audio_codec, text=None)
+
+
+def build_rows(
+    args: argparse.Namespace, pipeline: Pipeline | None, codecs: Any | None
+) -> tuple[list[Row], dict[str, Any]]:
+    """The subject, then the control rows; and what is to be noted about the subject."""
+    from sora2.metrics import controls, sources
+    from sora2.metrics.evaluation import Row
+    from sora2.toybox import Toybox, ToyboxConfig
+
+    config = ToyboxConfig(seed=args.toybox_seed, split=args.split)
+    if pipeline is not None:
+        world = pipeline.world
+        config = dataclasses.replace(config, frames=world.frames, **dataclasses.asdict(world.grid))
+    wants_toybox = not args.no_controls or args.folder is None
+    clips = Toybox(config).clips(range(args.clips)) if wants_toybox else []
+    real = controls.real_items(clips)
+    rows: list[Row] = []
+    info: dict[str, Any] = {}
+    if pipeline is not None:
+        sampling = (
+            None if args.steps is None else dataclasses.replace(pipeline.world.sampling, steps=args.steps)
+        )
+        made = sources.generated_items(
+            pipeline,
+            clips,
+            args.out / "clips" / "generated",
+            seeds=args.seeds,
+            first_seed=args.seed,
+            sampling=sampling,
+            progress=not args.quiet,
+        )
+        rows.append(
+            Row(
+                "generated", f"{args.checkpoint}: {args.clips} captions x {args.seeds} seeds", made, len(made)
+            )
+        )
+        info = dict(pipeline.info)
+    elif args.folder is not None:
+        films = sources.find_films(args.folder)
+        items = list(sources.folder_items(films, seconds=args.seconds, shorter_side=args.shorter_side))
+        rows.append(Row(args.folder.name, f"{len(films)} films of {args.folder}", items, len(items)))
+    if args.no_controls and rows:
+        return rows, info
+    rows.append(Row("real", f"toybox split {args.split}, as generated by its simulator", real, len(real)))
+    if args.no_controls:
+        return rows, info
+    if codecs is not None:
+        passed = controls.codec_round_trip(real, codecs)
+        rows.append(Row("codec round trip", "real clips encoded and decoded", passed, len(real)))
+    if len(real) > 1:
+        shuffled = controls.shuffled_audio(real)
+        rows.append(
+            Row("shuffled audio", "real clips, each with the sound of another", shuffled, len(shuffled))
+        )
+    frozen = controls.frozen_frame(real)
+    rows.append(
+        Row("frozen frame", "real clips that show their middle frame throughout", frozen, len(frozen))
+    )
+    return rows, info
+
+
+def shown_items(rows: list[Row], args: argparse.Namespace) -> dict[str, list[Item]]:
+    """Clips for the page: of the subject, and of what is real."""
+    from sora2.metrics.sources import keep_films
+
+    shown: dict[str, list[Item]] = {}
+    for row in rows:
+        items = listed(row)
+        if row is rows[0] and items and items[0].path:
+            shown[row.name] = [i for i in items if i.clip is not None][: args.show]
+        elif row is rows[0] or row.name in ("real", "codec round trip"):
+            count = args.show if row is rows[0] else min(4, args.show)
+            shown[row.name] = keep_films(items, args.out / "clips" / row.name.replace(" ", "-"), count)
+    return shown
+
+
+def listed(row: Row) -> list[Item]:
+    return row.items if isinstance(row.items, list) else []
+
+
+def find_item(key: str, row: Row, args: argparse.Namespace) -> Item | None:
+    """The clip of a key that can be drawn; None when it could not be read."""
+    found: Iterator[Item] = (i for i in listed(row) if i.key == key and i.clip is not None)
+    return next(found, None)

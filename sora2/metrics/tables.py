@@ -1,0 +1,110 @@
+"""An evaluation as tables: for the terminal, for Markdown, for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sora2.metrics.evaluation import Evaluation, Summary
+from sora2.metrics.registry import Metric
+
+Table = tuple[list[str], list[list[str]]]  # headers, rows
+
+_ARROW = {"higher": "↑", "lower": "↓", "zero": "→ 0"}
+
+
+def label(metric: Metric) -> str:
+    """Name, unit and which way is better, such as "av_offset, ms → 0"."""
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{metric.name}{unit} {_ARROW[metric.direction]}"
+
+
+def value_table(evaluation: Evaluation) -> Table:
+    """Metrics down, rows of clips across: estimate, 95 % interval, and the measured share where not all are."""
+    rows = list(evaluation.summaries)
+    body = []
+    for name, metric in evaluation.metrics.items():
+        cells = [_value_cell(evaluation.summaries[row].get(name)) for row in rows]
+        if any(cell != "–" for cell in cells):
+            body.append([label(metric), *cells])
+    return ["metric", *rows], body
+
+
+def success_table(evaluation: Evaluation) -> Table:
+    """Share of all clips as good as the tolerance; an unmeasurable clip counts as a failure."""
+    rows = list(evaluation.summaries)
+    body = []
+    for name, metric in evaluation.metrics.items():
+        summaries = [evaluation.summaries[row].get(name) for row in rows]
+        if any(s is not None for s in summaries):
+            body.append([criterion(metric), *[_success_cell(s) for s in summaries]])
+    return ["share of clips with", *rows], body
+
+
+def reason_table(evaluation: Evaluation) -> Table:
+    """Why clips could not be measured, most frequent first within each row and metric."""
+    body = []
+    for row, summaries in evaluation.summaries.items():
+        for name, summary in summaries.items():
+            for reason, count in summary.reasons.items():
+                body.append([row, name, f"{count} of {summary.clips}", reason])
+    return ["row", "metric", "clips", "reason"], body
+
+
+def definition_table(evaluation: Evaluation) -> Table:
+    """What each metric is."""
+    body = []
+    for m in evaluation.metrics.values():
+        body.append([label(m), m.statistic, criterion(m).removeprefix(m.name).strip(), m.description])
+    return ["metric", "summed up by", "succeeds at", "definition"], body
+
+
+def criterion(metric: Metric) -> str:
+    """What a clip must reach to succeed, such as "|av_offset| ≤ 45 ms"."""
+    unit = f" {metric.unit}" if metric.unit else ""
+    if metric.direction == "higher":
+        return f"{metric.name} ≥ {metric.tolerance:g}{unit}"
+    name = f"|{metric.name}|" if metric.direction == "zero" else metric.name
+    return f"{name} ≤ {metric.tolerance:g}{unit}"
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text too."""
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in (headers, *rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(headers))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def number(value: float) -> str:
+    """Three significant digits, never in scientific notation for sizes that occur here."""
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3f}"
+
+
+def _value_cell(summary: Summary | None) -> str:
+    if summary is None:
+        return "–"
+    if not summary.measured:
+        return f"unmeasurable ({summary.clips} clips)"
+    text = number(summary.value.estimate)
+    if math.isfinite(summary.value.low):
+        text += f" [{number(summary.value.low)}, {number(summary.value.high)}]"
+    return text if summary.measured == summary.clips else f"{text}, {summary.measured_share:.0%} measured"
+
+
+def _success_cell(summary: Summary | None) -> str:
+    if summary is None:
+        return "–"
+    text = f"{summary.success.estimate:.0%}"
+    if math.isfinite(summary.success.low):
+        text += f" [{summary.success.low:.0%}, {summary.success.high:.0%}]"
+    return text
