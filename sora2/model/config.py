@@ -35,10 +35,11 @@ class TransformerConfig:
     text_width: int = 384  # of the text encoder's tokens
     video_ffn_ratio: float = 3.0  # hidden width of the feed-forward over `width`
     audio_ffn_ratio: float = 3.0
-    text_ffn_ratio: float = 2.0
+    text_ffn_ratio: float = 1.0
     shared_ffn: bool = False  # ablation: one feed-forward (of the video ratio) for all modalities
     shared_modulation: bool = False  # ablation: one modulation for all modalities
-    level_width: int = 256  # of the embedding of a noise level
+    level_features: int = 256  # sines and cosines of a noise level
+    level_width: int = 128  # of the learned embedding of a noise level, input of the modulation heads
     pattern: str = "full"
     chunk_seconds: float = 0.5  # of the block-causal pattern
     attention_backend: str = "auto"
@@ -47,7 +48,16 @@ class TransformerConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "video_width", "audio_width", "text_width", "level_width"):
+        for name in (
+            "width",
+            "depth",
+            "heads",
+            "video_width",
+            "audio_width",
+            "text_width",
+            "level_features",
+            "level_width",
+        ):
             if getattr(self, name) < 1:
                 raise ModelError(f"model.{name}={getattr(self, name)} must be at least 1")
         if self.width % self.heads:
@@ -59,8 +69,8 @@ class TransformerConfig:
                 f"model.width / model.heads = {self.head_width} must be even and at least 8 for the rotary axes; "
                 f"use heads from {self._legal_heads()}"
             )
-        if self.level_width % 2:
-            raise ModelError(f"model.level_width={self.level_width} must be even (sines and cosines)")
+        if self.level_features % 2:
+            raise ModelError(f"model.level_features={self.level_features} must be even (sines and cosines)")
         for group in GROUPS:
             if self.ffn_width(group) < 1:
                 raise ModelError(

@@ -17,14 +17,10 @@ def initialize(model: nn.Module, generator: torch.Generator | None = None) -> nn
     """
     zero = {f"{name}." for name, m in model.named_modules() if isinstance(m, Linear) and m.starts_at_zero}
     for name, parameter in model.named_parameters():
-        if (
-            any(name.startswith(prefix) for prefix in zero)
-            or parameter.ndim == 1
-            and not name.endswith("_norm")
-        ):
-            parameter.zero_()
-        elif name.endswith("_norm"):
+        if name.endswith("_norm"):
             parameter.fill_(1.0)
+        elif parameter.ndim == 1 or any(name.startswith(prefix) for prefix in zero):
+            parameter.zero_()
         elif ".table." in name or name.startswith("kind."):
             parameter.zero_()
         else:

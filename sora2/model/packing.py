@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sora2.kernels import Layout, block_causal
+from sora2.kernels import Layout, Runs, Span, block_causal
 from sora2.model.config import GROUP_OF, ModelError, TransformerConfig
 from sora2.model.rope import rotation_angles
 from sora2.types import Batch
@@ -50,6 +50,12 @@ class Packing:
     sine: Tensor
     key_mask: Tensor | None  # (B, N) bool; None when no token is padding
     layout: Layout | None
+    levels: tuple[Tensor, ...]  # per segment (U,): its distinct noise levels
+    runs: tuple[Runs, ...]  # per segment: which level each run of tokens has
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return tuple(Span(s.rows, s.sequence) for s in self.segments)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """(T, C) -> one (B * tokens, C) view per segment."""
@@ -85,4 +91,25 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
         timeless = torch.cat([torch.full((s.tokens,), s.name not in ("video", "audio")) for s in segments])
         layout = block_causal(positions[..., 0], timeless.to(positions.device), config.chunk_seconds)
     key_mask = None if bool(mask.all()) else mask
-    return Packing(tuple(segments), size, start, angles.cos(), angles.sin(), key_mask, layout)
+    levels, runs = [], []
+    for s in segments:
+        distinct, index = level_runs(present[s.name].noise_level.detach()).unique(return_inverse=True)
+        levels.append(distinct)
+        runs.append(Runs(s.rows, index))
+    return Packing(
+        tuple(segments), size, start, angles.cos(), angles.sin(), key_mask, layout, tuple(levels), tuple(runs)
+    )
+
+
+def level_runs(level: Tensor) -> Tensor:
+    """(B, N) -> (B, R): the level of each run, with the fewest runs of equal length N / R that hold one level each.
+
+    One level per clip is one run; one level per frame is one run per frame; one level per token is runs of one.
+    """
+    n = level.shape[1]
+    for runs in range(1, n):
+        if n % runs == 0:
+            grouped = level.reshape(-1, runs, n // runs)
+            if bool((grouped == grouped[..., :1]).all()):
+                return grouped[..., 0]
+    return level

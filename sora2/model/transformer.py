@@ -8,14 +8,14 @@ knows about tasks, samplers or devices.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sora2.model.block import Block, modulate
+from sora2.kernels import norm_modulate
+from sora2.model.block import Block
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
-from sora2.model.modulation import BLOCK_PARAMETERS, Modulation, SegmentModulation
+from sora2.model.modulation import BLOCK_PARAMETERS, Modulation
 from sora2.model.packing import Packing, pack
 from sora2.types import MODALITIES, Batch
 
@@ -52,7 +52,7 @@ class Transformer(nn.Module):
             ModelError: a latent whose width is not the configuration's.
         """
         packing = pack(batch, self.config)
-        modulation = self.modulation(batch, packing)  # per segment: (U, 8, D) rows and (B, R) indices
+        modulation = self.modulation(packing)  # per segment (U, 8, D), a row per distinct level
         x = self._embed(batch, packing)  # (T, D)
         for block in self.blocks:
             x = block(x, modulation, packing)  # (T, D)
@@ -71,13 +71,12 @@ class Transformer(nn.Module):
         return torch.cat(parts)
 
     def _velocities(
-        self, x: Tensor, batch: Batch, modulation: list[SegmentModulation], packing: Packing
+        self, x: Tensor, batch: Batch, modulation: list[Tensor], packing: Packing
     ) -> dict[str, Tensor]:
-        x = F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)  # (T, D)
-        gathered = [
-            p.base[p.index, BLOCK_PARAMETERS:].to(x.dtype).unbind(2) for p in modulation
-        ]  # 2 x (B, R, D)
-        x = modulate(x, [(shift.unsqueeze(2), scale.unsqueeze(2)) for shift, scale in gathered], packing)
+        shift, gain = zip(
+            *(base[:, BLOCK_PARAMETERS:].to(x.dtype).unbind(1) for base in modulation), strict=True
+        )
+        x = norm_modulate(x, packing.runs, list(shift), [1 + g for g in gain], self.config.norm_eps)  # (T, D)
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:

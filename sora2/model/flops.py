@@ -1,0 +1,112 @@
+"""Parameters, forward FLOPs and memory of a transformer, as functions of its configuration.
+
+A multiply-add counts as two. Matrix products only, as in `torch.utils.flop_counter`, which `forward_flops` matches
+exactly; norms, rotations and activations are a few per cent more. A training step is three times the forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
+from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS
+from sora2.model.packing import pack
+from sora2.model.transformer import OUTPUTS
+from sora2.types import MODALITIES, Batch
+
+
+def count_parameters(config: TransformerConfig) -> int:
+    """Number of learned values."""
+    d, groups = config.width, 1 if config.shared_modulation else len(GROUPS)
+    ffn = ("video",) if config.shared_ffn else GROUPS
+    block = 4 * d * d + 2 * config.head_width + groups * BLOCK_PARAMETERS * d
+    block += sum(2 * d * config.ffn_width(g) for g in ffn)
+    ends = sum((config.token_width(g) + 1) * d for g in GROUPS) + len(MODALITIES) * d
+    ends += sum((d + 1) * config.token_width(g) for g in OUTPUTS)
+    level = (config.level_features + 1) * config.level_width + (config.level_width + 1) * config.level_width
+    heads = groups * (config.level_width + 1) * (BLOCK_PARAMETERS + OUTPUT_PARAMETERS) * d
+    return config.depth * block + ends + level + heads
+
+
+def forward_flops(
+    config: TransformerConfig,
+    tokens: Mapping[str, int],
+    batch: int = 1,
+    *,
+    levels: Mapping[str, int] | None = None,
+    attention_pairs: int | None = None,
+) -> int:
+    """FLOPs of one forward pass of a batch.
+
+    Args:
+        tokens: tokens per sample of each present modality, padding included.
+        levels: distinct noise levels per modality over the batch; one each when None.
+        attention_pairs: query-key pairs that are computed per sample; all N^2 when None.
+    """
+    d = config.width
+    n = sum(tokens.values())
+    pairs = n * n if attention_pairs is None else attention_pairs
+    per_sample = config.depth * (2 * 4 * d * d * n + 4 * d * pairs)
+    distinct = 0
+    for name, count in tokens.items():
+        group = GROUP_OF[name]
+        hidden = config.ffn_width("video" if config.shared_ffn else group)
+        per_sample += config.depth * 2 * 2 * d * hidden * count
+        per_sample += 2 * d * config.token_width(group) * count * (2 if name in OUTPUTS else 1)
+        distinct += 1 if levels is None else levels[name]
+    w = config.level_width
+    embedding = 2 * (config.level_features * w + w * w + w * (BLOCK_PARAMETERS + OUTPUT_PARAMETERS) * d)
+    return batch * per_sample + distinct * embedding
+
+
+def batch_forward_flops(config: TransformerConfig, batch: Batch) -> int:
+    """FLOPs of one forward pass of this batch: its token counts, distinct levels and attention pattern."""
+    packing = pack(batch, config)
+    pairs = None
+    if packing.layout is not None:
+        parts = packing.layout.parts()
+        pairs = None if parts is None else sum(len(p.queries) * len(p.keys) for p in parts)
+    tokens = {s.name: s.tokens for s in packing.segments}
+    levels = {s.name: len(level) for s, level in zip(packing.segments, packing.levels, strict=True)}
+    return forward_flops(config, tokens, packing.batch, levels=levels, attention_pairs=pairs)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training holds on one device without sharding or activation checkpointing."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory(
+    config: TransformerConfig,
+    tokens: Mapping[str, int],
+    batch: int = 1,
+    *,
+    activation_bytes: int = 2,
+    optimizer_values: int = 2,
+) -> Memory:
+    """Training memory with float32 weights and gradients.
+
+    `optimizer_values` per parameter: 2 for AdamW, 3 with an EMA beside it. Activations are what a block keeps for its
+    backward under a fused attention (which keeps no scores), `activation_bytes` each.
+    """
+    parameters = count_parameters(config)
+    per_token = 0.0
+    for name, count in tokens.items():
+        hidden = config.ffn_width("video" if config.shared_ffn else GROUP_OF[name])
+        # norm (input, normed) twice, modulated twice, normed q and k, q k v, attention out, merged, two updates
+        per_token += count * (15 * config.width + 2 * hidden)
+    activations = int(batch * config.depth * per_token * activation_bytes)
+    copy = (
+        parameters * activation_bytes if activation_bytes < 4 else 0
+    )  # weights cast for the matrix products
+    return Memory(4 * parameters + copy, 4 * parameters, 4 * optimizer_values * parameters, activations)

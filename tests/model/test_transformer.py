@@ -1,0 +1,304 @@
+"""What users of the transformer rely on, as properties of the real module."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sora2.model import ModelError, Transformer, TransformerConfig, build, initialize
+from sora2.model.packing import level_runs
+from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
+
+TINY = TransformerConfig(
+    width=32, depth=2, heads=2, video_width=8, audio_width=6, text_width=10, level_features=16, level_width=16
+)
+VIDEO = VideoShape(9, 32, 32, 8.0, channels=2)  # 3 x 2 x 2 tokens
+AUDIO = AudioShape(samples=16 * 640, sample_rate=16000)
+B, TEXT = 2, 5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _awake(Transformer(TINY, torch.Generator().manual_seed(0)))
+
+
+def _awake(model):
+    """Off the zero initialisation, so that every path carries a signal."""
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=g))
+    return model
+
+
+def _modality(n, width, positions, seed, level=None):
+    g = torch.Generator().manual_seed(seed)
+    level = torch.rand(B, 1, generator=g).expand(B, n) if level is None else level
+    latent = torch.randn(B, n, width, generator=g)
+    return Modality(latent, positions.expand(B, n, 3), level, torch.ones(B, n, dtype=torch.bool))
+
+
+def _batch(text=True):
+    video = _modality(VIDEO.tokens, 8, VIDEO.positions(), 2)
+    audio = _modality(AUDIO.tokens, 6, AUDIO.positions(), 3)
+    words = torch.randn(B, TEXT, 10, generator=torch.Generator().manual_seed(4))
+    return Batch(video=video, audio=audio, text=clean_modality(words, torch.zeros(TEXT, 3)) if text else None)
+
+
+def _close(a, b, **kwargs):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], **({"rtol": 1e-4, "atol": 1e-5} | kwargs))
+
+
+def test_one_float32_velocity_per_generated_token(model):
+    batch = _batch()
+    out = model(batch)
+    assert {k: tuple(v.shape) for k, v in out.items()} == {"video": (B, 12, 8), "audio": (B, 16, 6)}
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(batch)
+    assert all(v.dtype == torch.float32 for v in half.values())
+    _close(half, out, rtol=0.1, atol=0.1)
+
+
+def test_the_untrained_velocity_is_zero_and_everything_learns():
+    model = Transformer(TINY, torch.Generator().manual_seed(0))
+    assert all(bool((v == 0).all()) for v in model(_batch()).values())
+    _awake(model)
+    sum(v.square().sum() for v in model(_batch()).values()).backward()
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)}
+    # The last block's text feed-forward cannot reach an output, and no reference is in the batch.
+    last = {n for n in idle if n.startswith("blocks.1.ffn.text.")}
+    assert idle == last | {"kind.reference_video", "kind.reference_audio"} and len(last) == 2
+
+
+def test_order_of_tokens_does_not_matter(model):
+    batch = _batch()
+    order = torch.randperm(VIDEO.tokens, generator=torch.Generator().manual_seed(5))
+    v = batch.video
+    shuffled = Modality(v.latent[:, order], v.positions[:, order], v.noise_level[:, order], v.mask[:, order])
+    out, again = model(batch), model(batch.replace(video=shuffled))
+    _close({"video": out["video"][:, order], "audio": out["audio"]}, again)
+
+
+def test_samples_of_a_batch_do_not_meet(model):
+    batch = _batch()
+    changed = batch.video.latent.clone()
+    changed[1] += 1
+    out, again = model(batch), model(batch.replace(video=batch.video.replace(latent=changed)))
+    assert torch.equal(out["audio"][0], again["audio"][0])
+    assert not torch.allclose(out["audio"][1], again["audio"][1])
+
+
+def _shifted(batch, seconds, names):
+    step = torch.tensor([seconds, 0.0, 0.0])
+    return batch.replace(
+        **{n: getattr(batch, n).replace(positions=getattr(batch, n).positions + step) for n in names}
+    )
+
+
+def test_only_differences_of_time_count(model):
+    batch = _batch(text=False)
+    _close(model(batch), model(_shifted(batch, 7.3, ("video", "audio"))), atol=1e-4)
+    moved = model(_shifted(batch, 0.04, ("audio",)))
+    assert not torch.allclose(model(batch)["video"], moved["video"], atol=1e-3)
+
+
+def test_text_has_no_place_in_time(model):
+    batch = _batch()
+    _close(model(batch), model(_shifted(batch, 3.0, ("text",))))
+
+
+def test_a_batch_with_a_clock_per_sample_equals_single_samples(model):
+    batch = _batch()
+    offset = torch.tensor([0.0, 1.7])[:, None, None] * torch.tensor([1.0, 0.0, 0.0])
+    batch = batch.replace(
+        **{
+            n: getattr(batch, n).replace(positions=getattr(batch, n).positions + offset)
+            for n in ("video", "audio")
+        }
+    )
+    out = model(batch)
+    for i in range(B):
+        one = model(_take(batch, i))
+        _close({k: v[i : i + 1] for k, v in out.items()}, one)
+
+
+def _take(batch, i):
+    fields = ("latent", "positions", "noise_level", "mask")
+    return batch.replace(
+        **{n: Modality(*(getattr(m, f)[i : i + 1] for f in fields)) for n, m in batch.modalities().items()}
+    )
+
+
+def _pad(m, extra):
+    """Padding filled with values that would poison everything they touch."""
+    n = m.tokens
+    latent = torch.cat([m.latent, torch.full((B, extra, m.latent.shape[2]), float("nan"))], dim=1)
+    positions = torch.cat([m.positions, torch.full((B, extra, 3), 50.0)], dim=1)
+    level = torch.cat([m.noise_level, torch.ones(B, extra)], dim=1)
+    return Modality(latent, positions, level, torch.arange(n + extra).expand(B, -1) < n)
+
+
+@pytest.mark.parametrize("pattern", ["full", "block_causal"])
+def test_padding_changes_nothing(pattern):
+    model = _awake(Transformer(replace(TINY, pattern=pattern), torch.Generator().manual_seed(0)))
+    batch = _batch()
+    padded = batch.replace(video=_pad(batch.video, 3), audio=_pad(batch.audio, 2), text=_pad(batch.text, 4))
+    out, got = model(batch), model(padded)
+    assert torch.equal(got["video"][:, VIDEO.tokens :], torch.zeros(B, 3, 8))
+    _close(out, {"video": got["video"][:, : VIDEO.tokens], "audio": got["audio"][:, : AUDIO.tokens]})
+
+
+def test_masked_text_is_absent_text(model):
+    batch = _batch()
+    masked = batch.replace(text=batch.text.replace(mask=torch.zeros(B, TEXT, dtype=torch.bool)))
+    _close(model(masked), model(batch.replace(text=None)))
+
+
+def test_every_subset_of_modalities_runs(model):
+    batch = _batch()
+    face = clean_modality(torch.randn(B, 4, 8), torch.zeros(4, 3))
+    voice = clean_modality(torch.randn(B, 3, 6), torch.zeros(3, 3))
+    full = batch.replace(reference_video=face, reference_audio=voice)
+    assert set(model(full)) == {"video", "audio"}
+    assert not torch.allclose(model(full)["video"], model(batch)["video"])
+    for name in ("video", "audio"):
+        assert set(model(batch.replace(**{name: None}))) == {"video", "audio"} - {name}
+        gone = getattr(batch, name)
+        gone = gone.replace(mask=torch.zeros_like(gone.mask))
+        other = {"video": "audio", "audio": "video"}[name]
+        got, want = model(batch.replace(**{name: gone})), model(batch.replace(**{name: None}))
+        torch.testing.assert_close(got[other], want[other], rtol=1e-4, atol=1e-5)
+        assert bool((got[name] == 0).all())
+
+
+def test_a_reference_is_told_from_the_film(model):
+    """The same tokens as reference or as clean film give different answers: the kind embedding is read."""
+    batch = _batch().replace(audio=None)
+    clean = batch.video.replace(noise_level=torch.zeros(B, VIDEO.tokens))
+    a = model(batch.replace(reference_video=clean))["video"]
+    with torch.no_grad():
+        kinds = model.kind.reference_video.clone()
+        model.kind.reference_video.copy_(model.kind.video)
+        b = model(batch.replace(reference_video=clean))["video"]
+        model.kind.reference_video.copy_(kinds)
+    assert not torch.allclose(a, b)
+
+
+def test_runs_are_the_longest_that_hold_one_level():
+    frame = torch.tensor([[0.0, 0.5, 0.5], [0.1, 0.2, 0.3]]).repeat_interleave(
+        4, dim=1
+    )  # 3 frames of 4 tokens
+    assert torch.equal(level_runs(frame), frame[:, ::4])
+    assert level_runs(torch.full((2, 12), 0.3)).shape == (2, 1)
+    assert level_runs(torch.rand(2, 12)).shape == (2, 12)
+    assert level_runs(torch.rand(2, 1)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("runs", [1, 3, 6, 12])
+def test_levels_by_run_equal_levels_by_token(model, runs, monkeypatch):
+    level = torch.rand(B, runs, generator=torch.Generator().manual_seed(6)).repeat_interleave(
+        12 // runs, dim=1
+    )
+    batch = _batch()
+    batch = batch.replace(video=batch.video.replace(noise_level=level))
+
+    def outputs_and_gradients():
+        model.zero_grad()
+        out = model(batch)
+        sum(v.square().mean() for v in out.values()).backward()
+        return out, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    out, grads = outputs_and_gradients()
+    monkeypatch.setattr("sora2.model.packing.level_runs", lambda level: level)  # every token its own run
+    general, general_grads = outputs_and_gradients()
+    _close(out, general)
+    _close(grads, general_grads)
+
+
+def test_a_token_is_told_its_own_level(model):
+    """Equal latents at equal places and different levels give different velocities."""
+    batch = _batch()
+    level = torch.full((B, VIDEO.tokens), 0.7)
+    level[:, :4] = 0.0  # the first frame is clean
+    v = batch.video.replace(noise_level=level)
+    out = model(batch.replace(video=v))["video"]
+    flat = model(batch.replace(video=batch.video.replace(noise_level=torch.full_like(level, 0.7))))["video"]
+    assert not torch.allclose(out[:, :4], flat[:, :4])
+
+
+def test_block_causal_lets_no_future_into_the_past():
+    config = replace(TINY, pattern="block_causal", chunk_seconds=0.3, depth=3)
+    model = _awake(Transformer(config, torch.Generator().manual_seed(0)))
+    batch = _batch()
+    names = ("text", "video", "audio")
+    latents = {n: getattr(batch, n).latent.clone().requires_grad_() for n in names}
+    batch = batch.replace(**{n: getattr(batch, n).replace(latent=latents[n]) for n in names})
+    out = model(batch)
+    chunk = {n: (getattr(batch, n).positions[0, :, 0] / 0.3).floor() for n in ("video", "audio")}
+    for name, when in chunk.items():
+        for c in when.unique():
+            loss = out[name][:, when == c].square().sum()
+            grads = dict(
+                zip(names, torch.autograd.grad(loss, list(latents.values()), retain_graph=True), strict=True)
+            )
+            assert bool(grads["text"].abs().sum() > 0)
+            for other, other_when in chunk.items():
+                reached = grads[other].abs().sum((0, 2)) > 0
+                assert torch.equal(reached, other_when <= c), (name, int(c), other)
+
+
+@pytest.mark.parametrize("switch", [{"shared_ffn": True}, {"shared_modulation": True}])
+def test_ablations_run_with_fewer_parameters(switch):
+    small = _awake(Transformer(replace(TINY, **switch)))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in Transformer(TINY).parameters())
+    assert all(bool(v.isfinite().all()) for v in small(_batch()).values())
+
+
+def test_meta_construction_then_initialisation_equals_direct_construction():
+    direct = build(TINY, generator=torch.Generator().manual_seed(3))
+    meta = build(TINY, device="meta")
+    assert all(p.is_meta for p in meta.parameters()) and not list(meta.buffers())
+    placed = initialize(meta.to_empty(device="cpu"), torch.Generator().manual_seed(3))
+    for (name, a), (_, b) in zip(direct.named_parameters(), placed.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_initialisation_leaves_no_value_unset():
+    model = Transformer(TINY)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(float("nan"))
+    assert all(bool(p.isfinite().all()) for p in initialize(model).parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 3}, r"heads=3 does not divide model.width=32; use one of \[1, 2, 4\]"),
+        ({"heads": 8}, "at least 8"),
+        ({"pattern": "causal"}, "full, block_causal"),
+        ({"depth": 0}, "model.depth=0"),
+        ({"rope_time": [2.0, 1.0]}, "rising"),
+        ({"level_features": 15}, "even"),
+        ({"chunk_seconds": 0.0}, "chunk_seconds"),
+        ({"text_ffn_ratio": 0.0}, "text_ffn_ratio"),
+    ],
+)
+def test_impossible_configurations_say_why(change, message):
+    with pytest.raises(ModelError, match=message):
+        replace(TINY, **change)
+
+
+def test_configuration_survives_plain_values():
+    assert TransformerConfig.from_dict(TINY.as_dict()) == TINY
+    with pytest.raises(ModelError, match=r"unknown model key\(s\) hieght; known: .*heads"):
+        TransformerConfig.from_dict({"hieght": 3})
+
+
+def test_foreign_latents_are_named(model):
+    batch = _batch()
+    wide = batch.audio.replace(latent=torch.randn(B, AUDIO.tokens, 7))
+    with pytest.raises(ModelError, match=r"batch.audio.latent is \(2, 16, 7\); expected \(2, N, 6\)"):
+        model(batch.replace(audio=wide))
