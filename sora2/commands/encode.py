@@ -9,8 +9,14 @@ import torch
 from tqdm import tqdm
 
 from sora2.codecs import load_codecs
-from sora2.data.encode import encode_shards
+from sora2.data.encode import count_full_captions, encode_shards
 from sora2.data.index import ShardIndex, find_shard_folders
+
+_CODEC_HELP = "folder of a trained codec, or none"
+
+
+def optional_folder(value: str) -> Path | None:
+    return None if value == "none" else Path(value)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,11 +30,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("raw", type=Path, help="shards of `sora2 toybox` or `sora2 ingest`")
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument(
-        "--video-codec", type=Path, required=True, help="folder with config.json and model.safetensors"
-    )
-    p.add_argument("--audio-codec", type=Path, default=Path("checkpoints/audio_vae"))
+    p.add_argument("--video-codec", type=optional_folder, default="checkpoints/video_vae", help=_CODEC_HELP)
+    p.add_argument("--audio-codec", type=optional_folder, default="checkpoints/audio_vae", help=_CODEC_HELP)
     p.add_argument("--text", default="minilm", help="text encoder: minilm, bytes, or a folder")
+    p.add_argument("--max-text-tokens", type=int, default=24, help="longer captions are cut")
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--workers", type=int, default=1, help="threads that decode the clips")
     p.add_argument("--device", default="cpu")
@@ -44,10 +49,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     folders = find_shard_folders(args.raw)
-    codecs = load_codecs(args.video_codec, args.audio_codec, text=args.text)
-    device = torch.device(args.device)
-    for module in (codecs.video, codecs.audio):
-        module.to(device).eval()
+    codecs = load_codecs(args.video_codec, args.audio_codec, args.text, args.max_text_tokens)
+    codecs.to(args.device)
     pairs = [(raw, args.out if raw == args.raw else args.out / raw.name) for raw in folders]
     total = sum(len(ShardIndex.load(raw)) for raw in folders)
     with tqdm(total=total, unit="clip", desc="encode", dynamic_ncols=True) as bar:
@@ -59,11 +62,18 @@ def main(argv: list[str]) -> int:
                 codecs,
                 batch_size=args.batch_size,
                 workers=args.workers,
-                device=device,
+                device=args.device,
                 dtype=getattr(torch, args.dtype),
                 overwrite=args.overwrite,
             ):
                 bar.update(done)
     for _, out in pairs:
         print(f"{out}: {len(ShardIndex.load(out))} latent clips")
+        full = count_full_captions(out)
+        if full:
+            print(
+                f"  {full} captions fill all {args.max_text_tokens} text tokens and may be cut: shorten "
+                "them, or raise "
+                "--max-text-tokens (and data.max_text_tokens of training)"
+            )
     return 0

@@ -7,69 +7,66 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import webdataset as wds
 from torch import Tensor
 
+from sora2.codecs import Codecs
+from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
 from sora2.data.index import ShardEntry, ShardIndex, scan_shard
 from sora2.data.raw import clip_bucket, unpack_clip
 from sora2.data.samples import RAW, Bucket, pack_latents
 from sora2.data.shards import begin_job, write_shard
-from sora2.types import AudioShape, Clip, ShapeError, VideoShape
+from sora2.types import Clip, ShapeError
 
 
-class CodecBundle(Protocol):
-    """What encoding needs of the codecs (`sora2.codecs.Codecs`)."""
-
-    video: Any  # .encode((B, 3, T, H, W) in [-1, 1]) -> (B, C, t, h, w); strides, latent_channels
-    audio: Any  # .encode((B, channels, S)) -> (B, C, n); hop_samples, sample_rate, channels, latent_channels
-    text: Any  # .encode(list[str]) -> tokens (B, L, D), mask (B, L); width, max_tokens
-
-    def video_shape(self, frames: int, height: int, width: int, fps: float) -> VideoShape: ...
-
-    def audio_shape(self, seconds: float) -> AudioShape: ...
-
-    def fingerprints(self) -> dict[str, str]: ...
-
-
-def geometry(codecs: CodecBundle) -> dict[str, Any]:
+def geometry(codecs: Codecs) -> dict[str, Any]:
     """What the loader must know to turn latents into tokens with positions."""
-    return {
-        "video": {
+    found: dict[str, Any] = {"text": {"width": codecs.text.width, "max_tokens": codecs.text.max_tokens}}
+    if codecs.video is not None:
+        found["video"] = {
             "channels": codecs.video.latent_channels,
             "temporal_stride": codecs.video.temporal_stride,
             "spatial_stride": codecs.video.spatial_stride,
-        },
-        "audio": {"latent_channels": codecs.audio.latent_channels, "hop_samples": codecs.audio.hop_samples},
-        "text": {"width": codecs.text.width, "max_tokens": codecs.text.max_tokens},
-    }
+        }
+    if codecs.audio is not None:
+        found["audio"] = {
+            "latent_channels": codecs.audio.latent_channels,
+            "hop_samples": codecs.audio.hop_samples,
+        }
+    return found
 
 
-def check_buckets(index: ShardIndex, codecs: CodecBundle) -> None:
+def check_buckets(index: ShardIndex, codecs: Codecs) -> None:
     """`DataError` before any work when the codecs cannot hold some clips."""
     for bucket in index.buckets:
+        for name in ("video", "audio"):
+            if getattr(bucket, f"has_{name}") and getattr(codecs, name) is None:
+                raise DataError(f"{index.folder} holds clips with {name}: name a codec with --{name}-codec")
         if bucket.has_video:
             try:
-                codecs.video_shape(*bucket.picture)
+                codecs.video_shape(*bucket.picture, patch_size=1)
             except ShapeError as error:
                 raise DataError(
                     f"{index.folder} holds clips of ({bucket}): {error}. Write them again."
                 ) from error
-        wanted = (codecs.audio.sample_rate, codecs.audio.channels)
-        if bucket.has_audio and bucket.sound[1:] != wanted:
-            raise DataError(
-                f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the audio codec "
-                f"takes {wanted[0]} Hz x {wanted[1]}: write the shards with "
-                f"--sample-rate {wanted[0]} --channels {wanted[1]}"
-            )
+        if bucket.has_audio:
+            rate, channels = codecs.audio.sample_rate, codecs.audio.channels
+            if bucket.sound[1:] != (rate, channels):
+                raise DataError(
+                    f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the "
+                    "audio codec "
+                    f"takes {rate} Hz x {channels}: write the shards with --sample-rate {rate} "
+                    f"--channels {channels}"
+                )
 
 
 @torch.no_grad()
 def encode_batch(
-    clips: list[Clip], codecs: CodecBundle, device: torch.device, dtype: torch.dtype
+    clips: list[Clip], codecs: Codecs, device: torch.device, dtype: torch.dtype
 ) -> list[dict[str, Tensor]]:
     """Latents (the mean of the posterior) and unpadded text of clips of one bucket, float32 on the CPU."""
     encoded: list[dict[str, Tensor]] = [{} for _ in clips]
@@ -130,7 +127,7 @@ def _batches(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
 def encode_shards(
     raw: Path,
     out: Path,
-    codecs: CodecBundle,
+    codecs: Codecs,
     *,
     batch_size: int = 16,
     workers: int = 1,
@@ -173,3 +170,11 @@ def encode_shards(
             yield len(batch)
         entries.append(write_shard(path, sorted(done.items())))
     ShardIndex.from_entries(out, entries).save()
+
+
+def count_full_captions(folder: Path) -> int:
+    """Clips whose caption takes all the tokens that the text encoder allows, so that words may be lost."""
+    dataset = LatentDataset(folder)
+    longest = dataset.index.geometry["text"]["max_tokens"]
+    texts = (dataset[i].text for i in range(len(dataset)))
+    return sum(1 for text in texts if text is not None and text.shape[0] >= longest)

@@ -174,7 +174,7 @@ def uniform(seed: int, purpose: str, start: int, count: int) -> np.ndarray:
     (splitmix64)."""
     z = np.arange(start, start + count, dtype=np.uint64)
     z += np.uint64(zlib.crc32(purpose.encode())) << np.uint64(32)
-    z += np.uint64(seed % 2**63) * np.uint64(0xD1342543DE82EF95)
+    z += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
     z *= _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
+from sora2.codecs import Codecs
 from sora2.data.collate import audio_shape, video_shape
 from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
@@ -18,21 +18,7 @@ from sora2.data.index import ShardIndex
 from sora2.data.loader import check_fingerprints
 from sora2.data.samples import RAW
 from sora2.media import contact_sheet, write_clip
-from sora2.types import AudioShape, Clip, VideoShape
-
-
-class Decoder(Protocol):
-    """What showing latents needs of the codecs (`sora2.codecs.Codecs`)."""
-
-    def decode_clip(
-        self,
-        video_latent: Tensor | None,
-        audio_latent: Tensor | None,
-        video_shape: VideoShape | None,
-        audio_shape: AudioShape | None,
-    ) -> Clip: ...
-
-    def fingerprints(self) -> dict[str, str]: ...
+from sora2.types import Clip
 
 
 def summary(index: ShardIndex) -> str:
@@ -60,7 +46,7 @@ def choose(index: ShardIndex, count: int, keys: Sequence[str]) -> list[int]:
     return sorted(set(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int).tolist()))
 
 
-def decode_sample(dataset: RawDataset | LatentDataset, sample: int, codecs: Decoder | None) -> Clip:
+def decode_sample(dataset: RawDataset | LatentDataset, sample: int, codecs: Codecs | None) -> Clip:
     """The clip of a raw sample, or of a latent one through its codecs."""
     if isinstance(dataset, RawDataset):
         return dataset[sample]
@@ -79,14 +65,13 @@ def decode_sample(dataset: RawDataset | LatentDataset, sample: int, codecs: Deco
     return clip.replace(key=latents.key, caption=latents.caption, meta=dataset.meta(sample))
 
 
-def open_folder(folder: Path, codecs: Decoder | None) -> RawDataset | LatentDataset:
+def open_folder(folder: Path, codecs: Codecs | None) -> RawDataset | LatentDataset:
     """`DataError` when latents meet codecs other than those that made them."""
     if ShardIndex.load(folder).kind == RAW:
         return RawDataset(folder)
     dataset = LatentDataset(folder)
     if codecs is not None:
-        found = codecs.fingerprints()
-        wanted = {name: found[name] for name in ("video", "audio")}
+        wanted = {name: value for name, value in codecs.fingerprints().items() if name != "text"}
         check_fingerprints(folder, dataset.index.fingerprints, wanted)
     return dataset
 

@@ -1,9 +1,8 @@
 """One sample <-> the bytes of its tar members.
 
 Raw:     KEY.mp4 (sound as FLAC inside the mp4, so that onsets stay exact) + KEY.json.
-Latents: KEY.safetensors (video (C, t, h, w), audio (C, n), text (L, D), all bf16; a missing modality has no
-entry;
-         key, caption and fingerprints in the header) + KEY.json.
+Latents: KEY.safetensors (video (C, t, h, w), audio (C, n), text (L, D), all bf16; a missing modality has
+         no entry; the caption is in the header) + KEY.json.
 KEY.json always carries the bucket fields, so that an index can be rebuilt from the tars alone.
 """
 
@@ -102,7 +101,8 @@ def pack_latents(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict
     """Members of one latent sample. `meta` holds key, caption, the bucket fields and whatever should be
     kept."""
     stored = {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in tensors.items()}
-    header = {"key": str(meta["key"]), "caption": str(meta["caption"])}
+    # one entry only: safetensors writes several in an order that differs from run to run
+    header = {"caption": str(meta["caption"])}
     return {"safetensors": save(stored, metadata=header), "json": json_bytes(meta)}
 
 

@@ -1,0 +1,219 @@
+"""The loader: exact resume, any number of workers and ranks, pure buckets, honest errors."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from synthetic_shards import FINGERPRINTS, latent_meta, write_latents
+
+from sora2.data import DataError, DatasetConfig, LoaderConfig, build_loader
+
+
+def config(*folders, **changes) -> LoaderConfig:
+    datasets = tuple(DatasetConfig(str(f)) for f in folders)
+    return replace(LoaderConfig(datasets, batch_size=4, seed=1, max_text_tokens=8), **changes)
+
+
+def keys(loader, batches: int) -> list[str]:
+    with loader:
+        return [k for _ in range(batches) for k in next(loader).keys]
+
+
+def test_batches_hold_the_clean_tokens_of_their_keys(latents):
+    with build_loader(config(latents), FINGERPRINTS) as loader:
+        batch = next(loader)
+    numbers = torch.tensor([float(k[1:]) for k in batch.keys])
+    assert batch.video.latent.shape == (4, 8, 16)  # 2 latent frames of 4 x 4 cells in patches of 2 x 2
+    assert batch.audio.latent.shape == (4, 10, 6)
+    assert batch.text.latent.shape == (4, 8, 5)
+    for modality in (batch.video, batch.audio):
+        assert modality.latent.dtype == torch.float32
+        assert (modality.latent == numbers[:, None, None]).all()
+        assert modality.mask.all() and not modality.noise_level.any()
+    assert batch.text.mask.sum(dim=1).tolist() == [3] * 4
+    assert (batch.text.latent[:, :3] == numbers[:, None, None]).all()
+    assert batch.captions == tuple(f"caption of {k}" for k in batch.keys)
+    assert (batch.video.positions[0] == batch.video_shape.positions()).all()
+    assert (batch.audio.positions[0] == batch.audio_shape.positions()).all()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(mixed, workers):
+    alone = keys(build_loader(config(mixed, workers=0)), 30)
+    assert keys(build_loader(config(mixed, workers=workers, prefetch=3)), 30) == alone
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_in_the_middle_of_an_epoch_continues_exactly(mixed, workers):
+    whole = keys(build_loader(config(mixed, workers=workers)), 25)
+    with build_loader(config(mixed, workers=workers)) as first:
+        begin = [k for _ in range(11) for k in next(first).keys]
+        state = first.state_dict()
+    assert state["samples_seen"] == 44
+    second = build_loader(config(mixed, workers=2 - workers))
+    second.load_state_dict(state)
+    assert begin + keys(second, 14) == whole
+
+
+def test_rewinding_a_running_loader_replays_it(latents):
+    with build_loader(config(latents, workers=2)) as loader:
+        for _ in range(3):
+            next(loader)
+        state = loader.state_dict()
+        ahead = [next(loader).keys for _ in range(5)]
+        loader.load_state_dict(state)
+        assert [next(loader).keys for _ in range(5)] == ahead
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_read_what_one_rank_reads(mixed, world_size):
+    alone = keys(build_loader(config(mixed, batch_size=8)), 12)
+    size = 8 // world_size
+    ranks = [
+        keys(build_loader(config(mixed, batch_size=size), None, r, world_size), 12) for r in range(world_size)
+    ]
+    joined = [k for step in range(12) for r in ranks for k in r[step * size : (step + 1) * size]]
+    assert joined == alone
+
+
+def test_state_survives_another_world_size(mixed, latents):
+    whole = keys(build_loader(config(mixed, batch_size=8)), 10)
+    with build_loader(config(mixed, batch_size=8)) as loader:
+        for _ in range(4):
+            next(loader)
+        state = loader.state_dict()
+    rank1 = build_loader(config(mixed, batch_size=4), None, 1, 2)
+    rank1.load_state_dict(state)
+    assert keys(rank1, 1) == whole[4 * 8 + 4 : 5 * 8]
+
+    # one bucket: even another global batch goes on with the very next sample
+    whole = keys(build_loader(config(latents, batch_size=8)), 10)
+    loader = build_loader(config(latents, batch_size=6))
+    loader.load_state_dict({**loader.state_dict(), "samples_seen": 32, "global_batch": 8})
+    assert keys(loader, 8) == whole[32:80]
+
+
+def test_state_that_would_change_the_order_is_refused(mixed, latents):
+    with build_loader(config(mixed)) as loader:
+        state = loader.state_dict()
+    for changed, message in (
+        (config(mixed, seed=2), "the seed changed"),
+        (config(mixed, batch_size=8), "global_batch: 4 -> 8"),
+        (config(latents), "the samples, their order"),
+    ):
+        with build_loader(changed) as other, pytest.raises(DataError, match=message):
+            other.load_state_dict(state)
+
+
+def test_batches_are_of_one_bucket(mixed):
+    sizes = Counter()
+    with build_loader(config(mixed)) as loader:
+        for _ in range(24):
+            batch = next(loader)
+            odd = {int(k[1:]) % 2 for k in batch.keys}
+            assert len(odd) == 1
+            assert batch.video_shape.height == (32 if odd == {1} else 48)
+            sizes[batch.video_shape.height] += 4
+    assert abs(sizes[32] - sizes[48]) <= 8
+
+
+def test_mixture_weights_are_honoured(tmp_path):
+    a = write_latents(tmp_path / "a", [latent_meta(f"a{i:03d}") for i in range(40)])
+    b = write_latents(tmp_path / "b", [latent_meta(f"b{i:03d}") for i in range(7)])
+    datasets = (DatasetConfig(str(a), 1.0), DatasetConfig(str(b), 3.0))
+    drawn = Counter(k[0] for k in keys(build_loader(LoaderConfig(datasets, batch_size=8)), 50))
+    assert drawn["b"] / drawn.total() == pytest.approx(0.75, abs=0.01)
+
+
+def test_clips_without_sound_are_an_error_or_masked(tmp_path):
+    metas = [latent_meta(f"k{i:03d}", samples=4000 if i < 9 else 0) for i in range(12)]
+    folder = write_latents(tmp_path / "some", metas)
+    with pytest.raises(DataError, match=r"3 of 12 clips in .* have no audio.*k009.*k010.*k011"):
+        build_loader(config(folder))
+    with build_loader(config(folder, require_audio=False)) as loader:
+        masked = 0
+        for _ in range(3):
+            batch = next(loader)
+            for row, key in enumerate(batch.keys):
+                silent = int(key[1:]) >= 9
+                masked += silent
+                assert batch.audio.mask[row].any() != silent
+                assert batch.video.mask[row].all()
+    assert masked == 3
+
+
+def test_images_and_sound_alone_are_legal_when_allowed(tmp_path):
+    metas = [latent_meta(f"i{i:03d}", frames=1, samples=0) for i in range(4)]
+    metas += [latent_meta(f"s{i:03d}", frames=0) for i in range(4)]
+    folder = write_latents(tmp_path / "parts", metas)
+    with pytest.raises(DataError, match="have no video"):
+        build_loader(config(folder, require_audio=False))
+    with build_loader(config(folder, require_audio=False, require_video=False)) as loader:
+        seen = set()
+        for _ in range(4):
+            batch = next(loader)
+            seen.add((batch.video is None, batch.audio is None))
+            assert batch.video is None or batch.video_shape.frames == 1
+    assert seen == {(True, False), (False, True)}
+
+
+def test_dropping_a_modality_is_tied_to_the_sample_position(latents):
+    settings = config(latents, drop={"text": 0.3})
+
+    def dropped(settings: LoaderConfig) -> list[bool]:
+        with build_loader(settings) as loader:
+            return [not m for _ in range(40) for m in next(loader).text.mask.any(dim=1).tolist()]
+
+    rows = dropped(settings)
+    assert sum(rows) / len(rows) == pytest.approx(0.3, abs=0.1)
+    assert dropped(replace(settings, workers=2)) == rows
+
+
+def test_the_cache_gives_the_same_batches(latents):
+    plain = build_loader(config(latents))
+    cached = build_loader(config(latents, cache_in_memory=True, workers=2))
+    with plain, cached:
+        for _ in range(30):
+            a, b = next(plain), next(cached)
+            assert a.keys == b.keys
+            assert torch.equal(a.video.latent, b.video.latent) and torch.equal(a.text.latent, b.text.latent)
+
+
+def test_foreign_latents_say_what_to_rerun(latents):
+    with pytest.raises(DataError, match=r"audio: 'a1', the run uses 'other'.*sora2 encode RAW --out"):
+        build_loader(config(latents), {**FINGERPRINTS, "audio": "other"})
+
+
+def test_captions_longer_than_the_config_are_refused(latents):
+    with (
+        build_loader(config(latents, max_text_tokens=2)) as loader,
+        pytest.raises(DataError, match="max_text_tokens"),
+    ):
+        next(loader)
+
+
+def test_raw_batches_hold_pixels_and_sound(raw):
+    with pytest.raises(DataError, match="2 of 10 clips"):
+        build_loader(config(raw, kind="raw"))
+    with build_loader(
+        config(raw, kind="raw", require_audio=False, cache_in_memory=True, workers=2)
+    ) as loader:
+        batches = [next(loader) for _ in range(5)]
+    for batch in batches:
+        assert batch["video"].shape == (4, 3, 5, 32, 32)
+        assert batch["video"].min() >= -1 and batch["video"].max() <= 1
+        for row, key in enumerate(batch["keys"]):
+            assert batch["audio_mask"][row] == (int(key[1:]) < 8)
+    assert sorted(k for b in batches for k in b["keys"])[::2] == [f"r{i:03d}" for i in range(10)]
+
+
+def test_latents_are_not_taken_for_raw_clips(latents):
+    with pytest.raises(DataError, match="holds latents, but raw clips are needed"):
+        build_loader(config(latents, kind="raw"))
+
+
+def test_wait_seconds_count_the_time_spent_waiting(latents):
+    with build_loader(config(latents, workers=0)) as loader:
+        next(loader)
+        assert loader.wait_seconds > 0
