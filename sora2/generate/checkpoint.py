@@ -162,6 +162,7 @@ def load_model(
             device_map=device_map,
             max_memory=max_memory,
             no_split_module_classes=["Block"],
+            preload_module_classes=["Block", "Modulation"],  # they use their children's weights directly
             offload_folder=offload_folder,
             dtype=dtype,
         )
