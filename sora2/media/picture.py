@@ -81,9 +81,8 @@ class FrameGrid:
     ) -> None:
         self.fps, self.frames = fps, frames
         half = 1 / densest_rate / 2
-        early = half - min(
-            half / 4, Fraction(1, 1000)
-        )  # ties, and stamps rounded to ms, go to the earlier one
+        # Ties, and time stamps that were rounded to milliseconds, go to the earlier picture.
+        early = half - min(half / 4, Fraction(1, 1000))
         # Frame k lies before a picture at `tick` if start + k / fps + early < tick * time_base - zero,
         # which is k < tick * slope - offset; multiplied by a common denominator.
         slope = time_base * fps
@@ -120,10 +119,8 @@ class FrameGrid:
 class PictureTrack:
     """Receives decoded frames in order of presentation and keeps what the grid asks for."""
 
-    def __init__(
-        self, name: str, grid: FrameGrid, finish: PictureFinisher, time_base: Fraction, frame_ticks: int
-    ) -> None:
-        self.name, self.grid, self.finish, self.time_base = name, grid, finish, time_base
+    def __init__(self, name: str, grid: FrameGrid, finish: PictureFinisher, frame_ticks: int) -> None:
+        self.name, self.grid, self.finish = name, grid, finish
         self.frame_ticks = frame_ticks  # length of a picture that does not state its own
         self.current: av.VideoFrame | None = None
         self.pictures: list[Tensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
@@ -28,6 +29,8 @@ PictureReader = Literal["auto", "pyav", "decord"]
 
 #: Codecs pad the end of a soundtrack to whole frames of at most this many samples.
 LONGEST_CODEC_FRAME = 8192
+#: A file may end this much before its header says, or before a caller asks, without being called too short.
+SHORT_SECONDS = Fraction(1, 4)
 
 
 def read_clip(
@@ -62,9 +65,9 @@ def read_clip(
         size: (height, width): centre crop to that aspect, then antialiased resize. None keeps the shown size.
         video: False reads the sound only.
         audio: "required" makes a missing soundtrack an error, "ignore" leaves it out.
-        reader: what decodes the pictures. "auto" is decord for plain files of small pictures, and PyAV for the
-            rest and for large pictures, on which it is faster; the result is the same. "decord" makes it an
-            error where decord would not give the right pictures.
+        reader: what decodes the pictures. "auto" is decord for plain files of small pictures, and PyAV for
+            the rest and for large pictures, on which it is faster; the result is the same. "decord" makes it
+            an error where decord would not give the right pictures.
 
     Returns:
         Clip with video (T, H, W, 3) uint8, upright, 8 bit; audio (channels, S) float32 in [-1, 1], or None.
@@ -81,27 +84,38 @@ def read_clip(
     if reader not in ("auto", "pyav", "decord"):
         raise MediaError(f'reader={reader!r} is not one of "auto", "pyav", "decord"')
     begin, length = exact(start), None if seconds is None else exact(seconds)
-    with open_media(path) as container:
-        picture_stream = find_video(container) if video else None
-        sound_stream = find_audio(container, name, audio)
-        if picture_stream is None and sound_stream is None:
-            raise MediaError(
-                f"{name} has neither pictures nor sound to read (video={video}, audio={audio!r})"
-            )
-        opened = _Reader(path, container, picture_stream, sound_stream, name)
-        pictures, sound = opened.read(begin, length, fps, size, reader)
-        clip = Clip(caption=caption, key=key)
-        if pictures is not None:
-            clip = clip.replace(video=pictures.finish_track(), fps=float(pictures.grid.fps))
-        if sound is not None:
-            waveform, rate = sound.render(sample_rate, channels)
-            clip = clip.replace(audio=waveform, sample_rate=rate)
-        return clip
+    span = Span(begin, length, fps, size)
+    # Where a file cannot be entered in its middle (no index, no key frame), it is read from its beginning.
+    seeking = begin > 2 * MARGIN_SECONDS
+    for enter in (True, False) if seeking else (False,):
+        with open_media(path) as container:
+            picture_stream = find_video(container) if video else None
+            sound_stream = find_audio(container, name, audio)
+            if picture_stream is None and sound_stream is None:
+                raise MediaError(
+                    f"{name} has neither pictures nor sound to read (video={video}, audio={audio!r})"
+                )
+            opened = _Reader(path, container, picture_stream, sound_stream, span)
+            opened.read(enter, reader)
+            if enter and opened.came_late():
+                continue
+            return opened.clip(sample_rate, channels).replace(caption=caption, key=key)
+    raise AssertionError("a file read from its beginning is never entered late")
 
 
 def exact(value: float) -> Fraction:
     """A float from a person or a config -> the fraction that was meant (0.1 -> 1/10)."""
     return Fraction(value).limit_denominator(1_000_000)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is wanted of a file: from `start` on for `seconds` (None: to the end), at `fps` and `size`."""
+
+    start: Fraction
+    seconds: Fraction | None
+    fps: float | None
+    size: tuple[int, int] | None
 
 
 class _Reader:
@@ -113,89 +127,78 @@ class _Reader:
         container: InputContainer,
         video: av.VideoStream | None,
         audio: av.AudioStream | None,
-        name: str,
+        span: Span,
     ) -> None:
-        self.source, self.container, self.name = source, container, name
-        self.video, self.audio = video, audio
+        self.source, self.container, self.name = source, container, source_name(source)
+        self.video, self.audio, self.span = video, audio, span
         self.zero = clock_zero(container)
+        self.pictures = None if video is None else self._picture_track(video)
+        self.sound = (
+            None if audio is None else SoundTrack(self.name, audio, self.zero, span.start, span.seconds)
+        )
         if video is not None:
             self.small = video.codec_context.width * video.codec_context.height <= SMALL_PICTURE
             video.thread_type = "SLICE" if self.small else "AUTO"
             if self.small:
                 video.codec_context.thread_count = 1
 
-    def read(
-        self,
-        start: Fraction,
-        seconds: Fraction | None,
-        fps: float | None,
-        size: tuple[int, int] | None,
-        reader: PictureReader,
-    ) -> tuple[PictureTrack | None, SoundTrack | None]:
-        pictures = self._picture_track(start, seconds, fps, size)
-        sound = self._sound_track(start, seconds)
-        plain = pictures is not None and self._read_plain(pictures, reader)
-        seeking = start > 2 * MARGIN_SECONDS
-        if seeking:
-            self._seek(start - MARGIN_SECONDS)
-        self._decode(None if plain else pictures, sound)
-        if seeking and pictures is not None and self._came_late(pictures, start):
-            # No index, or no key frame before the start: read from the beginning instead.
-            pictures = self._picture_track(start, seconds, fps, size)
-            sound = self._sound_track(start, seconds)
-            self._seek(Fraction(0))
-            self._decode(pictures, sound)
-        self._check_whole(pictures, sound, start, seconds)
-        return pictures, sound
+    def read(self, enter: bool, reader: PictureReader) -> None:
+        """Decode what the span needs; `enter` seeks to its start first."""
+        plain = self._read_plain(reader)
+        if enter:
+            stream = self.audio if self.video is None else self.video
+            before = self.span.start - MARGIN_SECONDS + self.zero
+            self.container.seek(int(before / stream.time_base), stream=stream, backward=True)
+        self._decode(None if plain else self.pictures, self.sound)
 
-    def _read_plain(self, pictures: PictureTrack, reader: PictureReader) -> bool:
+    def came_late(self) -> bool:
+        """Whether seeking landed behind the start of the span."""
+        if self.pictures is None:
+            return False
+        first = self.pictures.first_tick
+        return first is None or first * self.video.time_base - self.zero > self.span.start
+
+    def clip(self, sample_rate: int | None, channels: int) -> Clip:
+        """What was decoded, once it is known to be whole."""
+        self._check_whole()
+        clip = Clip()
+        if self.pictures is not None:
+            clip = clip.replace(video=self.pictures.finish_track(), fps=float(self.pictures.grid.fps))
+        if self.sound is not None:
+            waveform, rate = self.sound.render(sample_rate, channels)
+            clip = clip.replace(audio=waveform, sample_rate=rate)
+        return clip
+
+    def _read_plain(self, reader: PictureReader) -> bool:
         """Read the pictures through decord if that is asked for, or wanted and right."""
-        if reader == "pyav" or (reader == "auto" and not self.small):
+        if self.video is None or reader == "pyav" or (reader == "auto" and not self.small):
             return False
         reason = obstacle(self.source, self.container, self.video)
         if not reason:
-            reason = read_plain(self.source, self.video, pictures)
+            reason = read_plain(self.source, self.video, self.pictures)
         if reason and reader == "decord":
             raise MediaError(
                 f'{self.name}: decord cannot read it rightly because {reason}: use reader="auto"'
             )
         return not reason
 
-    def _came_late(self, pictures: PictureTrack, start: Fraction) -> bool:
-        return pictures.first_tick is None or pictures.first_tick * self.video.time_base - self.zero > start
-
-    def _picture_track(
-        self, start: Fraction, seconds: Fraction | None, fps: float | None, size: tuple[int, int] | None
-    ) -> PictureTrack | None:
-        if self.video is None:
-            return None
-        native = self.video.average_rate
-        if native is None:
-            native = self.video.guessed_rate
+    def _picture_track(self, video: av.VideoStream) -> PictureTrack:
+        native = video.guessed_rate if video.average_rate is None else video.average_rate
         if native is None or native <= 0:
             raise MediaError(f"{self.name}: the file states no frame rate; re-encode it")
-        base = self.video.base_rate
-        rate = native if fps is None else exact(fps)
+        span, base = self.span, video.base_rate
+        rate = native if span.fps is None else exact(span.fps)
         grid = FrameGrid(
-            start,
+            span.start,
             rate,
-            None if seconds is None else max(1, round(seconds * rate)),
+            None if span.seconds is None else max(1, round(span.seconds * rate)),
             densest_rate=native if base is None else max(native, base),
-            time_base=self.video.time_base,
+            time_base=video.time_base,
             zero=self.zero,
         )
-        aspect = self.video.sample_aspect_ratio
-        finisher = PictureFinisher(size, aspect if aspect else Fraction(1))
-        return PictureTrack(
-            self.name, grid, finisher, self.video.time_base, round(1 / (native * self.video.time_base))
-        )
-
-    def _sound_track(self, start: Fraction, seconds: Fraction | None) -> SoundTrack | None:
-        return None if self.audio is None else SoundTrack(self.name, self.audio, self.zero, start, seconds)
-
-    def _seek(self, seconds: Fraction) -> None:
-        stream = self.video if self.video is not None else self.audio
-        self.container.seek(int((seconds + self.zero) / stream.time_base), stream=stream, backward=True)
+        aspect = video.sample_aspect_ratio
+        finisher = PictureFinisher(span.size, aspect if aspect else Fraction(1))
+        return PictureTrack(self.name, grid, finisher, round(1 / (native * video.time_base)))
 
     def _decode(self, pictures: PictureTrack | None, sound: SoundTrack | None) -> None:
         streams = [
@@ -214,30 +217,29 @@ class _Reader:
             if (pictures is None or pictures.complete) and (sound is None or sound.complete):
                 break
 
-    def _check_whole(
-        self,
-        pictures: PictureTrack | None,
-        sound: SoundTrack | None,
-        start: Fraction,
-        seconds: Fraction | None,
-    ) -> None:
+    def _check_whole(self) -> None:
         """The streams reach as far as the header promises and as the caller asked, or it is an error."""
-        if sound is not None and self.audio.duration is not None and self.audio.start_time is not None:
-            end = (self.audio.start_time + self.audio.duration) * self.audio.time_base - self.zero
-            sound.trim(end, LONGEST_CODEC_FRAME)
-        ends = [] if sound is None else [sound.end_seconds]
-        if pictures is not None:
-            ends.append(pictures.end_tick * pictures.time_base - self.zero)
+        start, seconds = self.span.start, self.span.seconds
+        ends = []
+        if self.sound is not None:
+            if self.audio.duration is not None and self.audio.start_time is not None:
+                end = (self.audio.start_time + self.audio.duration) * self.audio.time_base - self.zero
+                self.sound.trim(end, LONGEST_CODEC_FRAME)
+            ends.append(self.sound.end_seconds)
+        if self.pictures is not None:
+            ends.append(self.pictures.end_tick * self.video.time_base - self.zero)
         end = max(ends)
         wanted = None if seconds is None else start + seconds
         promised = self._promised_end()
-        tolerance = Fraction(1, 4)
-        if promised is not None and end < (promised if wanted is None else min(wanted, promised)) - tolerance:
+        if (
+            promised is not None
+            and end < (promised if wanted is None else min(wanted, promised)) - SHORT_SECONDS
+        ):
             raise MediaError(
                 f"{self.name} is truncated: its header promises {float(promised):.2f} s but only "
                 f"{float(end):.2f} s can be decoded; copy or download it again"
             )
-        if end <= start or (wanted is not None and end < wanted - tolerance):
+        if end <= start or (wanted is not None and end < wanted - SHORT_SECONDS):
             until = "the end" if wanted is None else f"{float(wanted):.2f} s"
             raise MediaError(
                 f"{self.name} lasts {float(end):.2f} s, but {float(start):.2f} s to {until} was asked for: "

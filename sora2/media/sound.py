@@ -66,7 +66,8 @@ class SoundTrack:
 
     def add(self, frame: av.AudioFrame) -> None:
         names = tuple(channel.name for channel in frame.layout.channels)
-        if not self.decoded:  # some headers state the rate of AAC before its spectral band replication
+        is_first = not self.decoded
+        if is_first:  # some headers state the rate of AAC before its spectral band replication
             self.rate, self.channel_names, self.decoded = frame.sample_rate, names, True
         if (frame.sample_rate, names) != (self.rate, self.channel_names):
             raise MediaError(
@@ -76,7 +77,7 @@ class SoundTrack:
         index = self.next_index
         if frame.pts is not None:
             stamped = round((frame.pts * frame.time_base - self.zero) * self.rate)
-            if not self.pieces or abs(stamped - index) > JOIN_SECONDS * self.rate:
+            if is_first or abs(stamped - index) > JOIN_SECONDS * self.rate:
                 index = stamped
         self.next_index = index + frame.samples
         if Fraction(self.next_index, self.rate) > self.start - MARGIN_SECONDS:
@@ -85,11 +86,13 @@ class SoundTrack:
     def trim(self, end_seconds: Fraction, at_most: int) -> None:
         """Drop the padding that an encoder appends to fill its last frame: less than `at_most` samples."""
         extra = self.next_index - round(end_seconds * self.rate)
-        if self.pieces and 0 < extra <= at_most:
-            index, last = self.pieces[-1]
-            kept = max(0, last.shape[1] - extra)
-            self.pieces[-1] = (index, last[:, :kept])
-            self.next_index = index + kept
+        if 0 < extra <= at_most:
+            self.next_index -= extra
+            self.pieces = [
+                (index, piece[:, : self.next_index - index])
+                for index, piece in self.pieces
+                if index < self.next_index
+            ]
 
     def render(self, sample_rate: int | None, channels: int) -> tuple[Tensor, int]:
         """-> ((channels, S) float32, sample rate). Resampled after mixing, with margin on both sides."""

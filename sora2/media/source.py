@@ -15,7 +15,7 @@ from av.stream import Disposition
 
 from sora2.media.errors import MediaError
 
-#: What the readers accept: a path, the bytes of a whole file, or a seekable binary stream.
+#: What the readers accept: a path, the bytes of a whole file, or a seekable stream, read from its start.
 Source = str | os.PathLike[str] | bytes | BinaryIO
 AudioUse = Literal["optional", "required", "ignore"]
 
@@ -52,6 +52,7 @@ def open_media(source: Source) -> Iterator[InputContainer]:
                 f"cannot open {name}: {error.strerror}; check the path and its permissions"
             ) from error
     else:
+        source.seek(0)
         size, target = None, source
     if size == 0:
         raise MediaError(f"{name} is empty (0 bytes): copy or download it again")
