@@ -1,60 +1,90 @@
 """The two codecs as trainable problems: raw pixels or samples in, named reconstruction losses out.
 
-A raw batch is {"video": (B, 3, T, H, W) float in [-1, 1], "audio": (B, channels, S) float, "keys": ...}; the video codec
-needs the first entry, the audio codec the second.
+A raw batch is {"video": (B, 3, T, H, W) float in [-1, 1], "audio": (B, channels, S) float, "keys": ...}; the video
+codec needs the first entry, the audio codec the second.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from sora2.codecs import losses as L
 from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
 from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 
 
 @dataclass(frozen=True)
 class VideoLossConfig:
-    """Weights of the video codec's losses; a term of weight 0 is not computed."""
+    """Weights of the video codec's losses; a term of weight 0 is not computed.
+
+    The adversarial terms begin after `adversarial_start` of the run.
+    """
 
     mse: float = 1.0
     l1: float = 0.1
     gradient: float = 0.0
     kl: float = 1e-4
+    adversarial: float = 0.0
+    features: float = 0.0
+    adversarial_start: float = 0.5
 
 
 @dataclass(frozen=True)
 class AudioLossConfig:
     """Weights of the audio codec's losses. `relative` is log10 of error over signal power, per clip."""
 
-    relative: float = 1.0
+    relative: float = 2.0
     l1: float = 0.0
     convergence: float = 0.1
     log_mel: float = 0.1
     kl: float = 1e-2
+    adversarial: float = 0.0
+    features: float = 0.0
+    adversarial_start: float = 0.5
     ffts: tuple[int, ...] = (256, 1024)
     mels: tuple[int, ...] = (32, 64)
 
 
 class CodecRecipe(Recipe):
-    """What both codecs share: the posterior draw, the sum of weighted terms, the export."""
+    """What both codecs share: first-batch initialisation, posterior draw, adversary, statistics, export.
+
+    `discriminator` is built when a loss weight asks for it. `features` compares the hidden layers of `perceptual`
+    where one is given, a frozen network that returns (maps, features), and of the discriminator otherwise.
+    """
 
     modality: str
 
-    def __init__(self, model: LatentCodec) -> None:
+    def __init__(
+        self, model: LatentCodec, loss: Any, discriminator: nn.Module, perceptual: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.loss = loss
+        uses_adversary = bool(loss.adversarial or (loss.features and perceptual is None))
+        self.discriminator = discriminator if uses_adversary else None
+        self.perceptual = None if perceptual is None else perceptual.eval().requires_grad_(False)
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = {"main": list(self.model.parameters())}
+        if self.discriminator is not None:
+            groups["discriminator"] = list(self.discriminator.parameters())
+        return groups
 
     def target(self, batch: dict[str, Any]) -> Tensor:
         if self.modality not in batch:
             raise CodecError(
-                f"the batch has no {self.modality!r}: the {self.modality} codec trains on raw shards that contain it (got {sorted(batch)})"
+                f"the batch has no {self.modality!r}: the {self.modality} codec trains on raw shards that contain "
+                f"it (got {sorted(batch)})"
             )
         return batch[self.modality]
 
@@ -62,7 +92,8 @@ class CodecRecipe(Recipe):
         """Reconstruction from one posterior draw, with the posterior's mean and log variance."""
         mean, log_variance = self.model.posterior(target)
         noise = torch.empty_like(mean).normal_(generator=generator)
-        return self.model.decode_raw(mean + noise * torch.exp(0.5 * log_variance)), mean, log_variance
+        reconstruction = self.model.decode_raw(mean + noise * torch.exp(0.5 * log_variance))
+        return reconstruction[..., : target.shape[-1]], mean, log_variance
 
     def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Unweighted reconstruction terms, named as in the loss config."""
@@ -70,21 +101,87 @@ class CodecRecipe(Recipe):
 
     def losses(self, batch: Any, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
         target = self.target(batch)
+        self._initialize(target)
         reconstruction, mean, log_variance = self.reconstruct(target, generator)
+        if self.training:
+            self.model.track_statistics(mean.detach())
         terms = self.terms(reconstruction, target) | {"kl": L.kl_divergence(mean, log_variance)}
+        adversarial = self.discriminator is not None and progress.fraction >= self.loss.adversarial_start
+        if self.perceptual is not None and self.loss.features:
+            terms["features"] = L.feature_matching(
+                self.perceptual(target)[1], self.perceptual(reconstruction)[1]
+            )
+        outputs = {}
+        if self.discriminator is not None:
+            # A group without a loss yet gets a zero with a graph, so that the trainer steps it all the same.
+            idle = torch.stack([p.sum() * 0.0 for p in self.discriminator.parameters()]).sum()
+            outputs["discriminator"] = LossOutput(idle)
+        if adversarial:
+            terms |= self._against(reconstruction, target)
+            real, _ = self.discriminator(target)
+            fake, _ = self.discriminator(reconstruction.detach())
+            hinge = L.hinge_discriminator(real, fake)
+            outputs["discriminator"] = LossOutput(hinge, {"discriminator": hinge.detach()})
         total = torch.stack([getattr(self.loss, name) * value for name, value in terms.items()]).sum()
-        return {"main": LossOutput(total, {name: value.detach() for name, value in terms.items()})}
+        outputs["main"] = LossOutput(total, {name: value.detach() for name, value in terms.items()})
+        return outputs
+
+    def _against(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The codec's side of the adversarial game; the discriminator's weights get no gradient from it."""
+        frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        fake, fake_features = torch.func.functional_call(self.discriminator, frozen, (reconstruction,))
+        terms = {"adversarial": L.hinge_generator(fake)}
+        if self.perceptual is None and self.loss.features:
+            with torch.no_grad():
+                _, real_features = self.discriminator(target)
+            terms["features"] = L.feature_matching(real_features, fake_features)
+        return terms
+
+    def _initialize(self, target: Tensor) -> None:
+        """Before the first step, set the linear path from the first batch; every rank gets rank 0's."""
+        if bool(self.initialized):
+            return
+        self.model.initialize_linear(target)
+        if dist.is_available() and dist.is_initialized():
+            for tensor in self.model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+        self.initialized.fill_(True)
 
     def batch_size(self, batch: Any) -> int:
         return self.target(batch).shape[0]
 
+    def tokens(self, batch: Any) -> int:
+        """Pixels or samples of the batch."""
+        target = self.target(batch)
+        return target.numel() // target.shape[1]
+
+    def forward_flops(self, batch: Any) -> float:
+        """Of the matrix products of encoder and decoder; norms and activations are not counted."""
+        return self.model.forward_flops(tuple(self.target(batch).shape))
+
+    def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
+        """Write the averaged weights with the running latent statistics, in half precision (bytes on disk)."""
+        current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        averaged = {name.removeprefix("model."): tensor for name, tensor in averaged_state.items()}
+        weights = {
+            n: averaged[n] if n in averaged and not n.startswith("latent_") else t for n, t in current.items()
+        }
+        try:
+            self.model.load_state_dict(weights)
+            self.model.save(folder, dtype=torch.float16, info=info)
+        finally:
+            self.model.load_state_dict(current)
+
 
 class VideoCodecRecipe(CodecRecipe):
+    """Reconstruct pixels."""
+
     modality = "video"
 
-    def __init__(self, model: VideoVAEConfig, loss: VideoLossConfig) -> None:
-        super().__init__(VideoVAE(model))
-        self.loss = loss
+    def __init__(
+        self, model: VideoVAEConfig, loss: VideoLossConfig, perceptual: nn.Module | None = None
+    ) -> None:
+        super().__init__(VideoVAE(model), loss, VideoDiscriminator(), perceptual)
 
     def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
         terms = L.pixel_losses(reconstruction, target)
@@ -94,18 +191,19 @@ class VideoCodecRecipe(CodecRecipe):
 
 
 class AudioCodecRecipe(CodecRecipe):
+    """Reconstruct samples and their spectra."""
+
     modality = "audio"
 
-    def __init__(self, model: AudioVAEConfig, loss: AudioLossConfig) -> None:
-        super().__init__(AudioVAE(model))
-        self.loss = loss
+    def __init__(
+        self, model: AudioVAEConfig, loss: AudioLossConfig, perceptual: nn.Module | None = None
+    ) -> None:
+        super().__init__(AudioVAE(model), loss, AudioDiscriminator(model.channels), perceptual)
 
     def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        reconstruction = reconstruction[..., : target.shape[-1]]
-        terms = {
-            "relative": L.relative_error(reconstruction, target),
-            "l1": (reconstruction - target).abs().mean(),
-        }
+        terms = {"relative": L.relative_error(reconstruction, target)}
+        if self.loss.l1:
+            terms["l1"] = (reconstruction - target).abs().mean()
         if self.loss.convergence or self.loss.log_mel:
             terms |= L.spectral_losses(
                 reconstruction, target, self.model.sample_rate, self.loss.ffts, self.loss.mels

@@ -37,7 +37,7 @@ class TrainerConfig:
     max_minutes: float | None = None  # wall clock; a run that hits it ends with a checkpoint and can be resumed
     stop_at_samples: int | None = None  # end this session earlier; schedules still follow max_samples
     accumulate: int = 1  # micro-batches per optimizer step
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the hardware multiplies it
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     nodes: int = 1

@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from sora2.config import ConfigError
+from sora2.kernels import has_fast_bf16
 from sora2.train.config import TrainerConfig
 from sora2.train.recipe import Recipe
 
@@ -21,6 +22,13 @@ def device(config: TrainerConfig) -> torch.device:
         )
     use_gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def precision(config: TrainerConfig) -> str:
+    """What "auto" means here: bf16 autocast on CUDA and on CPUs with bf16 products, else float32."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if device(config).type == "cuda" or has_fast_bf16() else "32-true"
 
 
 def strategy(config: TrainerConfig) -> str | Strategy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -37,6 +38,7 @@ def train(config: TrainConfig) -> Path:
     The folder holds config.yaml, checkpoints/, logs/, samples/ and, at the end, export/ (inference weights).
     """
     recipe_module = importlib.import_module(RECIPES[config.recipe])
+    config = replace(config, trainer=replace(config.trainer, precision=parallel.precision(config.trainer)))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     loader_config = recipe_module.loader_config(config)

@@ -1,0 +1,149 @@
+"""What a user of `sora2 train` relies on beside resume: guards, plans, errors, processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sora2.cli import main
+from sora2.commands.train import compose_config
+from sora2.config import ConfigError
+from sora2.generate import Pipeline, Request
+from sora2.train import checkpoint
+from sora2.train.module import NonFiniteError, keyed_generator, learning_rate
+from sora2.train.config import OptimizerConfig
+from sora2.train.recipe import Progress
+from sora2.train.run import train
+from tests.worlds import save_tiny_codecs, training_overrides, write_latents
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    save_tiny_codecs(root / "codecs")
+    write_latents(root / "latents", root / "codecs")
+    return root
+
+
+def test_a_nan_in_one_sample_stops_before_the_update_and_names_it(world):
+    write_latents(world / "broken", world / "codecs", broken=7)
+    data = {"data.datasets": f"[{{path: {world / 'broken'}, weight: 1.0}}]", "trainer.checkpoint_every_samples": 4}
+    with pytest.raises(NonFiniteError, match="clip-007"):
+        train(compose_config(training_overrides(world, "nan", **data)))
+    newest = checkpoint.newest(world / "runs/nan/checkpoints")
+    weights = {} if newest is None else checkpoint.load(newest)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
+    assert main(["train", *training_overrides(world, "dry", dry_run="true")]) == 0
+    text = capsys.readouterr().out
+    for word in ("parameters", "tokens", "GFLOP per sample", "48 samples = 12 steps"):
+        assert word in text
+    assert not (world / "runs/dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_smaples=3", "unknown config key 'trainer.max_smaples'; did you mean 'trainer.max_samples'"),
+        ("model.heads=3", "model.heads=3 does not divide model.width=32"),
+        ("clip.frames=10", r"frames=10 is not 1 \+ 4 \* k"),
+        ("codecs.video=nowhere", "codec folder nowhere does not exist"),
+        ("data.datasets=[{path: nowhere}]", "nowhere"),
+        ("trainer.max_samples=many", "trainer.max_samples='many' must be int"),
+        ("trainer.accelerator=gpu", "no CUDA device"),
+        ("task.mixture.text_to_video=1", "text_to_video"),
+        ("experiment=nothing", "experiment/nothing"),
+    ],
+)
+def test_bad_configs_end_with_one_line_that_names_key_and_remedy(world, capsys, override, message):
+    if override.startswith("trainer.accelerator") and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["train", *training_overrides(world, "bad"), override]) == 2
+    error = capsys.readouterr().err
+    import re
+
+    assert re.search(message, error), error
+    assert "Traceback" not in error
+    assert not (world / "runs/bad/checkpoints").exists()
+
+
+def test_latents_of_other_codecs_are_refused(world, capsys):
+    other = world / "other"
+    torch.manual_seed(1)
+    save_tiny_codecs(other)
+    from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
+
+    VideoVAE(VideoVAEConfig(encoder_width=24)).save(other / "video")
+    assert main(["train", *training_overrides(world, "stale"), f"codecs.video={other / 'video'}"]) == 2
+    error = capsys.readouterr().err
+    assert "sora2 encode" in error and "video" in error
+
+
+def test_the_export_is_the_average_and_the_sampler_reads_it(world):
+    folder = train(compose_config(training_overrides(world, "export")))
+    config = yaml.safe_load((folder / "export/config.yaml").read_text())
+    assert config["samples_seen"] == 48 and config["model"]["width"] == 32
+    saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]["ema"]
+    weights = load_file(str(folder / "export/model.safetensors"))
+    assert all(torch.equal(value, saved[f"0.05/model.{name}"]) for name, value in weights.items())
+    clip = Pipeline.from_checkpoint(folder / "export").generate([Request(prompt="a ball", seed=1)])[0]
+    assert clip.video.shape == (9, 32, 32, 3) and clip.audio.shape == (2, 18_000)
+
+
+def test_schedule_depends_on_samples_alone():
+    config = OptimizerConfig(lr=1.0, warmup_samples=100, schedule="cosine", final_lr_fraction=0.1)
+    rates = [learning_rate(1.0, config, Progress(n, 1000)) for n in range(0, 1001, 10)]
+    assert rates[0] < 0.02 and rates[10] == max(rates) and rates[-1] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_keyed_generators_are_independent_of_history():
+    first = torch.randn(4, generator=keyed_generator("cpu", 0, 0, 128))
+    torch.randn(100)
+    assert torch.equal(first, torch.randn(4, generator=keyed_generator("cpu", 0, 0, 128)))
+    assert not torch.equal(first, torch.randn(4, generator=keyed_generator("cpu", 0, 1, 128)))
+
+
+def test_a_codec_trains_through_the_same_command(world, tmp_path):
+    assert main(["toybox", "--out", str(tmp_path / "raw"), "--clips", "8", "--validation-clips", "0", "--frames", "9", "--height", "32", "--width", "32"]) == 0
+    overrides = [
+        "experiment=codec_video", "name=codec", f"out={tmp_path}", f"data.datasets=[{{path: {tmp_path}/raw/train}}]",
+        "trainer.max_samples=16", "trainer.log_every_steps=1", "trainer.peak_tflops=1.0", "trainer.threads=1",
+        "codec.model.encoder_width=16", "codec.model.decoder_width=16", "codec.model.decoder_fine_width=16",
+        "codec.model.encoder_fine_width=16",
+    ]  # fmt: skip
+    assert main(["train", *overrides]) == 0
+    from sora2.codecs import load_codec
+
+    codec = load_codec(tmp_path / "codec/export")
+    latent = codec.encode(torch.rand(2, 3, 9, 32, 32) * 2 - 1)
+    assert latent.shape == (2, 16, 3, 4, 4)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(world):
+    """The global batch is the same, and so is the mean of its gradients; the draws of noise are keyed by rank, so the
+    comparison is of the data order and of both ranks holding the same weights."""
+    overrides = training_overrides(
+        world, "ddp", **{"trainer.devices": 2, "trainer.strategy": "ddp", "trainer.accelerator": "cpu", "data.batch_size": 2}
+    )
+    done = subprocess.run([sys.executable, "-m", "sora2.cli", "train", *overrides], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    saved = checkpoint.load(checkpoint.newest(world / "runs/ddp/checkpoints"))
+    assert saved["sora2"]["samples_seen"] == 48 and saved["TrainingData"]["global_batch"] == 4
+    single = train(compose_config(training_overrides(world, "single")))
+    assert checkpoint.load(checkpoint.newest(single / "checkpoints"))["TrainingData"]["samples_seen"] == 48
+
+
+def test_unknown_command_and_config_error_type(capsys):
+    assert main(["trian"]) == 2
+    assert "unknown command 'trian'" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        compose_config(["nonsense.key=1"])
