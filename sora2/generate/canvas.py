@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sora2.generate.grid import Grid
+from sora2.generate.inputs import fit_samples
 from sora2.types import Clip
 
 #: Length over which a step between known and made sound is spread out, against clicks.
@@ -148,3 +149,25 @@ def join(known_audio: Tensor, made: Tensor, known: Tensor, samples: int) -> Tens
         inside = ~known[index]
         result[:, index] += torch.where(inside, offset[:, None] * fade, 0.0)
     return result
+
+
+def put_tail(canvas: Canvas, at: int, clip: Clip, frames: int) -> None:
+    """The last `frames` of a clip onto the canvas."""
+    skip = len(clip.video) - frames
+    audio = None
+    if clip.audio is not None:
+        begin = canvas.grid.samples(skip)
+        audio = fit_samples(clip.audio[:, begin:], canvas.grid.samples(frames))
+    canvas.put(at, clip.video[skip:], audio)
+
+
+def concatenate(grid: Grid, *clips: Clip) -> Clip:
+    """One after the other on one clock: sound starts with its own frames."""
+    canvas = Canvas.empty(grid, sum(len(c.video) for c in clips), audio=clips[0].audio is not None)
+    at = 0
+    for clip in clips:
+        canvas.put(at, clip.video, clip.audio)
+        at += len(clip.video)
+    if canvas.audio is not None:  # lengths are rounded to samples clip by clip; one may be missing at a seam
+        canvas.audio = canvas.audio[:, nearest_known(canvas.known_audio)]
+    return canvas.clip()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sora2.generate.canvas import Canvas, nearest_known
+from sora2.generate.canvas import Canvas, concatenate, put_tail
 from sora2.generate.grid import Grid, World
 from sora2.generate.inputs import fit_samples, load_audio, load_image, load_mask, load_video
 from sora2.generate.long import Chunk, backward_chunks, forward_chunks
@@ -293,25 +293,3 @@ class _Planner:
         frames = min(len(clip.video), self._seconds())
         audio = None if clip.audio is None else fit_samples(clip.audio, self.grid.samples(frames))
         return clip.replace(video=clip.video[:frames], audio=audio)
-
-
-def put_tail(canvas: Canvas, at: int, clip: Clip, frames: int) -> None:
-    """The last `frames` of a clip onto the canvas."""
-    skip = len(clip.video) - frames
-    audio = None
-    if clip.audio is not None:
-        begin = canvas.grid.samples(skip)
-        audio = fit_samples(clip.audio[:, begin:], canvas.grid.samples(frames))
-    canvas.put(at, clip.video[skip:], audio)
-
-
-def concatenate(grid: Grid, *clips: Clip) -> Clip:
-    """One after the other on one clock: sound starts with its own frames."""
-    canvas = Canvas.empty(grid, sum(len(c.video) for c in clips), audio=clips[0].audio is not None)
-    at = 0
-    for clip in clips:
-        canvas.put(at, clip.video, clip.audio)
-        at += len(clip.video)
-    if canvas.audio is not None:  # lengths are rounded to samples clip by clip; one may be missing at a seam
-        canvas.audio = canvas.audio[:, nearest_known(canvas.known_audio)]
-    return canvas.clip()

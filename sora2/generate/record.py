@@ -24,7 +24,7 @@ def paths(out: Path) -> tuple[Path, Path, Path]:
 
 
 def check_writable(outs: list[Path], overwrite: bool) -> None:
-    """Raises RequestError for a name that is not a clip's, or for files that exist; called before any work."""
+    """Raises RequestError for a name that is not a clip's, or for files that exist; to be called first."""
     for out in outs:
         if out.suffix != ".mp4":
             raise RequestError(f"--out {out}: a clip is written as .mp4")

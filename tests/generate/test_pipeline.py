@@ -1,4 +1,4 @@
-"""Every task end to end on a tiny random model: what is known comes back exactly, the rest is new, seeds repeat."""
+"""Every task end to end on a tiny random model: the known is kept exactly, the rest is new, seeds repeat."""
 
 import dataclasses
 
@@ -269,7 +269,7 @@ def copy_of(checkpoint, tmp_path, **config):
 
 def test_foreign_codec_is_refused(checkpoint, tmp_path):
     folder = copy_of(checkpoint, tmp_path, codecs={"fingerprints": {"video": "0" * 16}})
-    with pytest.raises(CheckpointError, match="video codec.*fingerprint.*0000"):
+    with pytest.raises(CheckpointError, match=r"video codec.*fingerprint.*0000"):
         Pipeline.from_checkpoint(folder)
 
 
@@ -292,7 +292,7 @@ def test_another_preset_is_refused(checkpoint, tmp_path):
 
 def test_token_width_of_another_codec_is_refused(checkpoint, tmp_path):
     folder = copy_of(checkpoint, tmp_path, model={"audio_width": 12})
-    with pytest.raises(CheckpointError, match="model.audio_width is 12"):
+    with pytest.raises(CheckpointError, match=r"model\.audio_width is 12"):
         Pipeline.from_checkpoint(folder)
 
 

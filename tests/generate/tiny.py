@@ -1,4 +1,4 @@
-"""A whole checkpoint in miniature: random codecs and a random transformer, saved as training would save them."""
+"""A whole checkpoint in miniature: random codecs and a random transformer, as training would save them."""
 
 from __future__ import annotations
 
