@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 
+from sora2.atomic import write_atomic
+from sora2.errors import UserError
 from sora2.media.errors import MediaError
 from sora2.types import Clip
 
@@ -28,6 +30,8 @@ WIDTH, LEFT, RIGHT = 12.8, 0.75, 0.2
 TOP, LINE, FOOTER, GAP = 0.42, 0.22, 0.48, 0.1
 WAVE_HEIGHT, MEL_HEIGHT = 1.35, 1.9
 DOTS_PER_INCH = 110
+
+NARROWEST_LABELLED = 0.65  # inches of a picture that has room for its time
 
 MOST_MEL_BANDS = 96
 MEL_WINDOW_SECONDS = 0.032
@@ -83,15 +87,10 @@ def contact_sheet(
     figure.text(left, over, "\n".join(lines), va="top", size=11, color=COLOURS["text"])
     under = over - (LINE * len(lines) + 0.03) / height
     figure.text(left, under, _facts(clip), va="top", size=8, color=COLOURS["soft"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        canvas.print_png(temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise MediaError(f"cannot write {target}: {error}; check the folder and free space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomic(target, canvas.print_png)
+    except (OSError, UserError) as error:
+        raise MediaError(f"cannot write {target}: {error}; check the folder and its permissions") from error
     return target
 
 
@@ -125,6 +124,8 @@ def _draw_pictures(axes: Axes, clip: Clip, columns: int) -> None:
             aspect="auto",
             interpolation=smooth,
         )
+        if box.width / columns < NARROWEST_LABELLED * DOTS_PER_INCH:
+            continue
         axes.text(
             left,
             0.02,

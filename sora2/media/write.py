@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace
 
+from sora2.atomic import write_atomic
+from sora2.errors import UserError
 from sora2.media.errors import MediaError
 from sora2.media.read import exact
 from sora2.media.source import SMALL_PICTURE
@@ -50,17 +52,11 @@ def write_clip(
     if target.is_dir():
         raise MediaError(f"{target} is a folder; give the name of a file")
     _check(clip, str(target), lossless_audio)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mp4")
+    options = {"movflags": "+faststart"}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _mux(clip, str(temporary), crf, lossless_audio, preset, {"movflags": "+faststart"})
-        os.replace(temporary, target)
-    except (OSError, av.FFmpegError) as error:
-        raise MediaError(
-            f"cannot write {target}: {error}; check the folder, its permissions and free space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomic(target, lambda part: _mux(clip, str(part), crf, lossless_audio, preset, options))
+    except (OSError, av.FFmpegError, UserError) as error:
+        raise MediaError(f"cannot write {target}: {error}; check the folder and its permissions") from error
     return target
 
 

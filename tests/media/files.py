@@ -69,7 +69,7 @@ def make_file(
     video_delay_seconds: Fraction = Fraction(0),
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """Encode (T, H, W, 3) pictures and (C, S) sound with full control of their times. Returns the file's bytes.
+    """Encode (T, H, W, 3) pictures and (C, S) sound with full control of their times; returns the file.
 
     `stamps` are presentation times of the pictures in ticks, for a variable frame rate.
     """

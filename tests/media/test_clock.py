@@ -74,8 +74,10 @@ def test_a_span_is_a_cut_of_the_whole(container):
         part = read_clip(data, start=start, seconds=1.0)
         frame, sample = round(start * 16), round(start * RATE)
         assert torch.equal(part.video, whole.video[frame : frame + 16])
+        window = part.audio[:, 8000:12000]
+        at = sample + 8000
         errors = [
-            float((part.audio - whole.audio[:, sample + shift : sample + shift + RATE]).abs().max())
+            float((window - whole.audio[:, at + shift : at + shift + 4000]).abs().max())
             for shift in range(-loose, loose + 1)
         ]
         assert min(errors) < 1e-4

@@ -89,7 +89,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sora2.media.write.os.replace", full_disk)
+    monkeypatch.setattr("sora2.atomic.os.replace", full_disk)
     with pytest.raises(MediaError, match=r"clip\.mp4.*No space left"):
         write_clip(smooth_clip(frames=5), path)
     assert path.read_bytes() == before
