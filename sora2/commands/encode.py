@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sora2.codecs import load_codecs
-from sora2.data.encode import count_full_captions, encode_shards
+from sora2.codecs import build_text_encoder, load_codecs
+from sora2.data.encode import cut_captions, encode_shards
 from sora2.data.index import ShardIndex, find_shard_folders
 
 _CODEC_HELP = "folder of a trained codec, or none"
@@ -69,11 +69,11 @@ def main(argv: list[str]) -> int:
                 bar.update(done)
     for _, out in pairs:
         print(f"{out}: {len(ShardIndex.load(out))} latent clips")
-        full = count_full_captions(out)
-        if full:
+        cut = cut_captions(out, build_text_encoder(args.text, args.max_text_tokens + 8))
+        if cut:
             print(
-                f"  {full} captions fill all {args.max_text_tokens} text tokens and may be cut: shorten "
-                "them, or raise "
-                "--max-text-tokens (and data.max_text_tokens of training)"
+                f"  {len(cut)} captions are longer than {args.max_text_tokens} text tokens and lost "
+                "their end "
+                f"({', '.join(cut[:3])}): shorten them, or raise --max-text-tokens and data.max_text_tokens"
             )
     return 0

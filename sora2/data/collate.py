@@ -132,7 +132,7 @@ def _text(samples: Sequence[LatentSample], max_tokens: int) -> Modality | None:
     tokens = torch.zeros(len(samples), length, given[0].shape[1])
     mask = torch.zeros(len(samples), length, dtype=torch.bool)
     for row, (text, n) in enumerate(zip(texts, lengths, strict=True)):
-        if n:
+        if text is not None and n:
             tokens[row, :n] = text
             mask[row, :n] = True
     return clean_modality(tokens, torch.zeros(length, 3), mask)

@@ -1,22 +1,24 @@
-"""Raw shards -> latent shards, one for one: codec latents and text embeddings, with the codecs'
-fingerprints."""
+"""Raw shards -> latent shards, one for one: codec latents, text embeddings and the fingerprints of both."""
 
 from __future__ import annotations
 
-from collections import deque
+import json
+import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import webdataset as wds
 from torch import Tensor
 
-from sora2.codecs import Codecs
+from sora2.codecs import Codecs, TextEncoder
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
-from sora2.data.index import ShardEntry, ShardIndex, scan_shard
+from sora2.data.index import ShardEntry, ShardIndex, scan_shard, shard_remedy
+from sora2.data.parallel import map_ahead
 from sora2.data.raw import clip_bucket, unpack_clip
 from sora2.data.samples import RAW, Bucket, pack_latents
 from sora2.data.shards import begin_job, write_shard
@@ -25,6 +27,8 @@ from sora2.types import Clip, ShapeError
 
 def geometry(codecs: Codecs) -> dict[str, Any]:
     """What the loader must know to turn latents into tokens with positions."""
+    if codecs.text is None:
+        raise DataError("encoding needs a text encoder: every latent clip carries its caption's embedding")
     found: dict[str, Any] = {"text": {"width": codecs.text.width, "max_tokens": codecs.text.max_tokens}}
     if codecs.video is not None:
         found["video"] = {
@@ -54,12 +58,12 @@ def check_buckets(index: ShardIndex, codecs: Codecs) -> None:
                     f"{index.folder} holds clips of ({bucket}): {error}. Write them again."
                 ) from error
         if bucket.has_audio:
-            rate, channels = codecs.audio.sample_rate, codecs.audio.channels
+            audio: Any = codecs.audio
+            rate, channels = audio.sample_rate, audio.channels
             if bucket.sound[1:] != (rate, channels):
                 raise DataError(
-                    f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the "
-                    "audio codec "
-                    f"takes {rate} Hz x {channels}: write the shards with --sample-rate {rate} "
+                    f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the audio "
+                    f"codec takes {rate} Hz x {channels}: write the shards with --sample-rate {rate} "
                     f"--channels {channels}"
                 )
 
@@ -69,20 +73,24 @@ def encode_batch(
     clips: list[Clip], codecs: Codecs, device: torch.device, dtype: torch.dtype
 ) -> list[dict[str, Tensor]]:
     """Latents (the mean of the posterior) and unpadded text of clips of one bucket, float32 on the CPU."""
+    video, audio, text = codecs.video, codecs.audio, codecs.text
+    assert text is not None  # `geometry` has looked
     encoded: list[dict[str, Tensor]] = [{} for _ in clips]
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        if clips[0].video is not None:
-            pixels = torch.stack([c.video for c in clips]).to(device)  # (B, T, H, W, 3) uint8
+        pictures = [c.video for c in clips if c.video is not None]
+        if pictures and video is not None:
+            pixels = torch.stack(pictures).to(device)  # (B, T, H, W, 3) uint8
             pixels = pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, H, W)
-            for row, latent in zip(encoded, codecs.video.encode(pixels).float().cpu(), strict=True):
+            for row, latent in zip(encoded, video.encode(pixels).float().cpu(), strict=True):
                 row["video"] = latent  # (C, t, h, w)
-        if clips[0].audio is not None:
-            audio = torch.stack([c.audio for c in clips]).to(device)  # (B, channels, S)
-            for row, latent in zip(encoded, codecs.audio.encode(audio).float().cpu(), strict=True):
+        sounds = [c.audio for c in clips if c.audio is not None]
+        if sounds and audio is not None:
+            waves = torch.stack(sounds).to(device)  # (B, channels, S)
+            for row, latent in zip(encoded, audio.encode(waves).float().cpu(), strict=True):
                 row["audio"] = latent  # (C, n)
-    tokens, mask = codecs.text.encode([c.caption for c in clips])  # (B, L, D), (B, L)
-    for row, text, keep in zip(encoded, tokens.float().cpu(), mask.cpu(), strict=True):
-        row["text"] = text[keep]  # (L, D)
+    tokens, mask = text.encode([c.caption for c in clips])  # (B, L, D), (B, L)
+    for row, words, keep in zip(encoded, tokens.float().cpu(), mask.cpu(), strict=True):
+        row["text"] = words[keep]  # (L, D)
     for clip, row in zip(clips, encoded, strict=True):
         broken = [name for name, value in row.items() if not torch.isfinite(value).all()]
         if broken:
@@ -92,25 +100,35 @@ def encode_batch(
     return encoded
 
 
-def read_shard(path: Path, workers: int) -> Iterator[Clip]:
-    """Clips of one raw shard in order, decoded a little ahead by `workers` threads."""
-    samples = wds.WebDataset(str(path), shardshuffle=False, empty_check=False)
+def read_shard(index: ShardIndex, shard: int, workers: int) -> Iterator[Clip]:
+    """Clips of one raw shard in one sequential pass, decoded a little ahead by `workers` threads.
+
+    `DataError` for bytes that are not those that were indexed, and for a tar that ends early.
+    """
+    path = index.folder / index.shards[shard]["file"]
+    rows = {index.keys[i]: i for i in np.flatnonzero(index.shard == shard).tolist()}
 
     def decode(sample: Mapping[str, Any]) -> Clip:
-        return unpack_clip(sample["mp4"], sample["json"], f"{path}: {sample['__key__']}")
+        key = sample["__key__"]
+        for column, member in enumerate(index.members):
+            found = None if member not in sample or key not in rows else zlib.crc32(sample[member])
+            if found is None or found != int(index.checksum[rows[key], column]):
+                raise DataError(
+                    f"{path}: {key}.{member} is broken: its bytes are not those that were indexed. "
+                    f"{shard_remedy(path)}"
+                )
+        return unpack_clip(sample["mp4"], json.loads(sample["json"]), f"{path}: {key}")
 
-    return _ahead(samples, decode, workers)
-
-
-def _ahead(items: Iterable[Any], function: Any, workers: int) -> Iterator[Any]:
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Any] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    seen = 0
+    samples = wds.WebDataset(str(path), shardshuffle=False, empty_check=False)
+    try:
+        for clip in map_ahead(decode, samples, workers):
+            seen += 1
+            yield clip
+    except tarfile.TarError as error:
+        raise DataError(f"shard {path} is broken: {error}. {shard_remedy(path)}") from error
+    if seen != len(rows):
+        raise DataError(f"shard {path} holds {seen} clips, its index says {len(rows)}. {shard_remedy(path)}")
 
 
 def _batches(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
@@ -155,14 +173,14 @@ def encode_shards(
     }
     there = {path.name for path in begin_job(out, settings, overwrite=overwrite)}
     entries: list[ShardEntry] = []
-    for shard in index.shards:
+    for number, shard in enumerate(index.shards):
         path = out / shard["file"]
         if path.name in there:
             entries.append(scan_shard(path))
             yield shard["samples"]
             continue
         done: dict[str, dict[str, bytes]] = {}
-        for batch in _batches(read_shard(raw / shard["file"], workers), batch_size):
+        for batch in _batches(read_shard(index, number, workers), batch_size):
             for clip, latents in zip(
                 batch, encode_batch(batch, codecs, torch.device(device), dtype), strict=True
             ):
@@ -172,9 +190,13 @@ def encode_shards(
     ShardIndex.from_entries(out, entries).save()
 
 
-def count_full_captions(folder: Path) -> int:
-    """Clips whose caption takes all the tokens that the text encoder allows, so that words may be lost."""
+def cut_captions(folder: Path, wider: TextEncoder) -> list[str]:
+    """Keys of the latent clips whose caption lost its end, judged by an encoder that takes more tokens."""
     dataset = LatentDataset(folder)
     longest = dataset.index.geometry["text"]["max_tokens"]
-    texts = (dataset[i].text for i in range(len(dataset)))
-    return sum(1 for text in texts if text is not None and text.shape[0] >= longest)
+    samples = (dataset[i] for i in range(len(dataset)))
+    full = [s for s in samples if s.text is not None and s.text.shape[0] >= longest]
+    if not full:
+        return []
+    _, mask = wider.encode([s.caption for s in full])  # (B, L)
+    return [s.key for s, tokens in zip(full, mask.sum(dim=1).tolist(), strict=True) if tokens > longest]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,7 @@ class ShardIndex:
         number = {b: i for i, b in enumerate(table)}
         keys = tuple(k for e in entries for k in e.keys)
         if len(set(keys)) != len(keys):
-            seen: set[str] = set()
-            twice = next(k for k in keys if k in seen or seen.add(k))
+            twice = next(k for k, count in Counter(keys).items() if count > 1)
             raise DataError(f"{folder}: key {twice!r} occurs twice; keys must be unique within a folder")
         width = len(MEMBERS[kind])
         return cls(

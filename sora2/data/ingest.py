@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sora2.config import to_mapping
 from sora2.data.errors import DataError
 from sora2.data.films import TRAIN, VALIDATION, Film, IngestConfig, Span, dropped_clip, plan_spans
 from sora2.data.filters import REASONS, reject
+from sora2.data.parallel import map_ahead
 from sora2.data.raw import pack_clip
 from sora2.data.shards import ShardWriter
 from sora2.media import read_clip
@@ -92,22 +93,6 @@ def _judge(span: Span, clip: Clip, config: IngestConfig) -> _Result:
     return _Result(span, pack_clip(clip, crf=config.crf), None)
 
 
-def _in_order(spans: Sequence[Span], config: IngestConfig, workers: int) -> Iterator[_Result]:
-    """Cut by several threads, delivered in the order of `spans`."""
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[list[_Result]]] = deque()
-        try:
-            for stretch in _stretches(spans):
-                pending.append(pool.submit(_cut, stretch, config))
-                if len(pending) > 2 * workers:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
 def write_clips(
     films: Sequence[Film],
     out: Path,
@@ -131,11 +116,12 @@ def write_clips(
             ShardWriter(partial[TRAIN], config.shard_size) as train,
             ShardWriter(partial[VALIDATION], config.shard_size) as validation,
         ):
-            for result in _in_order(spans, config, workers):
+            results = map_ahead(lambda stretch: _cut(stretch, config), _stretches(spans), workers)
+            for result in chain.from_iterable(results):
                 span = result.span
-                if result.members is None:
+                if result.refusal is not None:
                     dropped.append(result.refusal)
-                else:
+                if result.members is not None:
                     (validation if span.split == VALIDATION else train).write(span.key, result.members)
                     kept[span.film.path.name, span.split] += 1
                 progress(1)
@@ -169,7 +155,7 @@ def make_report(
     config: IngestConfig,
 ) -> dict[str, Any]:
     """Counts per file and in total, every dropped clip with its reason, licences, settings."""
-    files = []
+    files: list[dict[str, Any]] = []
     for film in films:
         name = film.path.name
         reasons = Counter(d["reason"] for d in dropped if d["file"] == name)

@@ -142,10 +142,6 @@ class SampleOrder:
         self._position = samples_seen + self.batch
         return planned
 
-    def epoch_of(self, stream: int) -> float:
-        """Passes over `stream` so far."""
-        return self._drawn[stream] / len(self.streams[stream].samples)
-
     def _take(self, member: int, count: int) -> np.ndarray:
         length = len(self.streams[member].samples)
         parts = []

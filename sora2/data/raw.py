@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,14 +36,12 @@ def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
     return {"mp4": clip_to_bytes(clip, crf=crf, lossless_audio=True), "json": json_bytes(meta)}
 
 
-def unpack_clip(mp4: bytes | bytearray, meta: Mapping[str, Any] | bytes, where: str) -> Clip:
+def unpack_clip(mp4: bytes | bytearray, meta: Mapping[str, Any], where: str) -> Clip:
     """The clip of one raw sample; `clip.meta` is its KEY.json.
 
     `DataError` when it cannot be decoded, or does not hold exactly the frames and samples that KEY.json
     counts.
     """
-    if isinstance(meta, bytes | bytearray):
-        meta = json.loads(meta)
     bucket = Bucket.from_meta(meta, f"{where}.json")
     try:
         clip = read_clip(

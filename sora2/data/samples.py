@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from sora2.data.errors import DataError
 
-RAW = "raw"
-LATENTS = "latents"
+RAW: Literal["raw"] = "raw"
+LATENTS: Literal["latents"] = "latents"
 #: Tar members of one sample, payload first.
-MEMBERS = {RAW: ("mp4", "json"), LATENTS: ("safetensors", "json")}
+MEMBERS: dict[str, tuple[str, ...]] = {RAW: ("mp4", "json"), LATENTS: ("safetensors", "json")}
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def shard_name(number: int) -> str:
     return f"shard-{number:06d}.tar"
 
 
-def write_shard(path: Path, samples: list[tuple[str, Mapping[str, bytes]]]) -> ShardEntry:
+def write_shard(path: Path, samples: Sequence[tuple[str, Mapping[str, bytes]]]) -> ShardEntry:
     """Write one tar of (key, {extension: bytes}) under a temporary name, rename it, and return its index
     entry."""
 

@@ -84,11 +84,12 @@ def _decode(
     cuts: set[int] = set()
     with open_media(path) as container:
         stream = find_video(container)
+        assert stream is not None  # find_shots has looked
         stream.thread_type = "AUTO"
         zero = clock_zero(container)
         try:
             for frame in container.decode(stream):
-                if frame.pts is None:
+                if not isinstance(frame, av.VideoFrame) or frame.pts is None or frame.time_base is None:
                     raise DataError(
                         f"{path}: a frame has no timestamp; remux it (ffmpeg -i IN -c copy OUT.mp4)"
                     )

@@ -99,14 +99,18 @@ def test_clips_that_the_codecs_cannot_hold_are_refused_before_any_work(tmp_path,
     assert not out.exists()
 
 
-def test_a_broken_raw_clip_is_named(raw, tmp_path, codecs):
+@pytest.mark.parametrize("part", ["picture", "tar header"])
+def test_a_broken_raw_clip_is_named(raw, tmp_path, codecs, part):
     dataset = RawDataset(raw)
     path = dataset.index.shard_path(5)
     data = bytearray(path.read_bytes())
     begin = int(dataset.index.offset[5, 0])
-    data[begin + 40 : begin + 400] = bytes(360)
+    if part == "picture":
+        data[begin + 900] ^= 255
+    else:
+        data[begin - 512 : begin] = b"x" * 512
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"shard-000001.tar: r005.mp4"):
+    with pytest.raises(DataError, match=r"shard-000001.tar.*Delete"):
         list(encode_shards(raw, tmp_path / "out", codecs))
     assert [p.name for p in (tmp_path / "out").glob("*.tar")] == ["shard-000000.tar"]
 
@@ -128,3 +132,13 @@ def test_encoding_follows_the_splits_of_a_dataset(raw, tmp_path, command_codecs)
     shutil.copytree(raw, both / "validation")
     assert encode_command.main([str(both), "--out", str(tmp_path / "out")]) == 0
     assert len(LatentDataset(tmp_path / "out" / "validation")) == 10
+
+
+def test_captions_that_lose_their_end_are_named(tmp_path, command_codecs, capsys):
+    with ShardWriter(tmp_path / "raw") as writer:
+        for key, caption in (("fits", "x" * 24), ("long", "x" * 25)):
+            writer.write(key, pack_clip(moving_clip(key).replace(caption=caption), crf=8))
+    assert (
+        encode_command.main([str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--text", "bytes"]) == 0
+    )
+    assert "1 captions are longer than 24 text tokens and lost their end (long)" in capsys.readouterr().out
