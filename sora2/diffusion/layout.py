@@ -96,11 +96,13 @@ class Layout:
 
     def within(self, region: Tensor) -> Tensor:
         """Video tokens inside `region` (R, y, x) bool of the token grid, at every time."""
+        assert self.grid is not None
         t = self.grid[0]
         return region.unsqueeze(1).expand(-1, t, -1, -1).reshape(region.shape[0], -1)
 
     def first_frame(self, rows: int) -> Tensor:
         """Video tokens of the first frame."""
+        assert self.grid is not None
         first = torch.arange(self.tokens("video")) < self.tokens("video") // self.grid[0]
         return first.expand(rows, -1)
 

@@ -56,7 +56,7 @@ def flow_losses(
         and by bucket, such as "video/0.00-0.25". A modality or bucket that is not in the batch weighs nothing
         and is NaN.
     """
-    total = sum(v.sum() * 0.0 for v in velocity.values())
+    total = torch.stack([v.sum() * 0.0 for v in velocity.values()]).sum()
     named: dict[str, Tensor] = {}
     for name in STREAMS:
         bucket_names = config.bucket_names(name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sora2.generate.grid import Grid
-from sora2.generate.inputs import fit_samples
+from sora2.generate.inputs import Film
 from sora2.types import Clip
 
 #: Length over which a step between known and made sound is spread out, against clicks.
@@ -49,9 +49,11 @@ class Canvas:
     def put(self, at: int, video: Tensor | None = None, audio: Tensor | None = None) -> None:
         """Set known frames, and known samples, from frame `at` on."""
         if video is not None:
+            assert self.video is not None
             self.video[at : at + len(video)] = video
             self.known_video[at : at + len(video)] = True
         if audio is not None:
+            assert self.audio is not None
             begin = self.grid.samples(at)
             length = min(audio.shape[1], self.known_audio.shape[0] - begin)
             self.audio[:, begin : begin + length] = audio[:, :length]
@@ -108,6 +110,14 @@ class Canvas:
             )
             self.known_audio[first:last] = True
 
+    def film(self, first: int, last: int) -> Film:
+        """Frames first .. last - 1 and their sound."""
+        assert self.video is not None
+        audio = None
+        if self.audio is not None:
+            audio = self.audio[:, self.grid.samples(first) : self.grid.samples(last)]
+        return Film(self.video[first:last], audio)
+
     def clip(self) -> Clip:
         return Clip(
             video=self.video,
@@ -151,23 +161,13 @@ def join(known_audio: Tensor, made: Tensor, known: Tensor, samples: int) -> Tens
     return result
 
 
-def put_tail(canvas: Canvas, at: int, clip: Clip, frames: int) -> None:
-    """The last `frames` of a clip onto the canvas."""
-    skip = len(clip.video) - frames
-    audio = None
-    if clip.audio is not None:
-        begin = canvas.grid.samples(skip)
-        audio = fit_samples(clip.audio[:, begin:], canvas.grid.samples(frames))
-    canvas.put(at, clip.video[skip:], audio)
-
-
-def concatenate(grid: Grid, *clips: Clip) -> Clip:
+def concatenate(grid: Grid, *films: Film) -> Clip:
     """One after the other on one clock: sound starts with its own frames."""
-    canvas = Canvas.empty(grid, sum(len(c.video) for c in clips), audio=clips[0].audio is not None)
+    canvas = Canvas.empty(grid, sum(f.frames for f in films), audio=films[0].audio is not None)
     at = 0
-    for clip in clips:
-        canvas.put(at, clip.video, clip.audio)
-        at += len(clip.video)
-    if canvas.audio is not None:  # lengths are rounded to samples clip by clip; one may be missing at a seam
+    for film in films:
+        canvas.put(at, film.video, film.audio)
+        at += film.frames
+    if canvas.audio is not None:  # lengths are rounded to samples film by film; one may be missing at a seam
         canvas.audio = canvas.audio[:, nearest_known(canvas.known_audio)]
     return canvas.clip()

@@ -87,9 +87,8 @@ def open_codecs(checkpoint: Checkpoint, video: str | None = None, audio: str | N
         "video": named["video"] if video is None else video,
         "audio": named["audio"] if audio is None else audio,
     }
-    codecs = load_codecs(
-        *(_locate(checkpoint.folder, path) for path in paths.values()), text=named.get("text", "minilm")
-    )
+    located = {name: _locate(checkpoint.folder, path) for name, path in paths.items()}
+    codecs = load_codecs(located["video"], located["audio"], named.get("text", "minilm"))
     expected = named.get("fingerprints", {})
     for name, found in codecs.fingerprints().items():
         if name in expected and expected[name] != found:
@@ -178,6 +177,7 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
     clip = checkpoint.config["clip"]
     shape = codecs.video_shape(clip["frames"], clip["height"], clip["width"], clip["fps"])
     sound = codecs.audio_shape(shape.seconds)
+    assert codecs.text is not None
     widths = {"video": shape.token_width, "audio": sound.token_width, "text": codecs.text.width}
     for name, width in widths.items():
         if checkpoint.model.token_width(name) != width:

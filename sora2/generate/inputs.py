@@ -1,8 +1,8 @@
-"""Reading what a request gives into clips on one grid: the frame rate, size and sound format of what is
-generated."""
+"""Reading what a request gives onto one grid: the frame rate, size and sound format of what is generated."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,31 @@ from sora2.media.picture import centre_crop_resize
 from sora2.types import Clip
 
 
-def load_video(source: Source, grid: Grid, flag: str, *, sound: bool) -> Clip:
+@dataclass(frozen=True)
+class Film:
+    """Pictures on a grid and, perhaps, their sound."""
+
+    video: Tensor  # (T, H, W, 3) uint8
+    audio: Tensor | None  # (channels, S), of the same length
+
+    @property
+    def frames(self) -> int:
+        return self.video.shape[0]
+
+    def cut(self, frames: int, grid: Grid) -> Film:
+        """The first `frames` frames."""
+        audio = None if self.audio is None else fit_samples(self.audio, grid.samples(frames))
+        return Film(self.video[:frames], audio)
+
+    def tail(self, frames: int, grid: Grid) -> Film:
+        """The last `frames` frames."""
+        skip = self.frames - frames
+        if self.audio is None:
+            return Film(self.video[skip:], None)
+        return Film(self.video[skip:], fit_samples(self.audio[:, grid.samples(skip) :], grid.samples(frames)))
+
+
+def load_video(source: Source, grid: Grid, flag: str, *, sound: bool) -> Film:
     """Pictures on the grid, and the sound of the same length where `sound`.
 
     Raises:
@@ -38,17 +62,18 @@ def load_video(source: Source, grid: Grid, flag: str, *, sound: bool) -> Clip:
     name = _name(source)
     if clip.video is None:
         raise RequestError(f"{flag}: {name} has no pictures; give a video")
-    if sound and clip.audio is None:
+    if not sound:
+        return Film(clip.video, None)
+    if clip.audio is None:
         raise RequestError(
             f"{flag}: {name} has no sound, which this task continues or keeps; make some "
             f"first (--video {name} alone adds it), or pass --silent to work on the pictures alone"
         )
-    audio = fit_samples(clip.audio, grid.samples(clip.video.shape[0])) if sound else None
-    return clip.replace(audio=audio, sample_rate=grid.sample_rate if sound else 0)
+    return Film(clip.video, fit_samples(clip.audio, grid.samples(clip.video.shape[0])))
 
 
-def load_audio(source: Source, grid: Grid, flag: str) -> Clip:
-    """Sound on the grid.
+def load_audio(source: Source, grid: Grid, flag: str) -> Tensor:
+    """(channels, S) on the grid.
 
     Raises:
         RequestError: the source has no sound. MediaError: the file cannot be read.
@@ -61,7 +86,7 @@ def load_audio(source: Source, grid: Grid, flag: str) -> Clip:
         )
     if clip.audio is None:
         raise RequestError(f"{flag}: {_name(source)} has no sound")
-    return clip.replace(video=None, fps=0.0)
+    return clip.audio
 
 
 def load_image(source: Source, grid: Grid, flag: str) -> Tensor:
@@ -123,8 +148,8 @@ def fit_samples(audio: Tensor, samples: int) -> Tensor:
 
 def _read_picture(path: str | Path, flag: str, mode: str) -> Tensor:
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as stored:
+            image: Image.Image = ImageOps.exif_transpose(stored)
             if mode == "RGB" and image.mode in ("RGBA", "LA", "P"):
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -88,7 +88,7 @@ class Pipeline:
             RequestError, MediaError: a request cannot be met; all are checked before anything is sampled.
         """
         plans: list[Plan] = [plan(request, self.world) for request in requests]
-        finished: list[Clip | None] = [None] * len(plans)
+        finished: dict[int, Clip] = {}
         waiting = {i: next(p) for i, p in enumerate(plans)}
         while waiting:
             made: dict[int, Clip] = {}
@@ -101,7 +101,7 @@ class Pipeline:
                     waiting[i] = plans[i].send(clip)
                 except StopIteration as done:
                     finished[i] = done.value
-        return finished
+        return [finished[i] for i in range(len(plans))]
 
     def _groups(self, waiting: dict[int, Window]) -> list[list[int]]:
         """Requests whose windows fit into one batch, at most `batch_size` each."""
@@ -141,11 +141,13 @@ class Pipeline:
         state = start_state(clean, noise(), trajectory)
 
         text, negative = self._text(windows)
-        streams = {
-            n: clean_modality(clean[n], shapes[n].positions(), noise_map.present[n].to(self.device))
-            for n in shapes
-        }
-        batch = Batch(**streams, text=text, video_shape=shapes.get("video"), audio_shape=shapes.get("audio"))
+        batch = Batch(text=text).replace(
+            **{
+                n: clean_modality(clean[n], shapes[n].positions(), noise_map.present[n].to(self.device))
+                for n in shapes
+            },
+            **{f"{n}_shape": shape for n, shape in shapes.items()},
+        )
         velocity = guided_velocity(self._network, batch, first.sampling.guidance, negative)
         with tqdm(
             total=trajectory.steps, desc=_title(windows), unit="step", disable=not progress, leave=False
@@ -198,6 +200,7 @@ class Pipeline:
         hidden."""
         prompts = [w.prompt for w in windows]
         negatives = [w.negative_prompt for w in windows]
+        assert self.codecs.text is not None
         texts = prompts + ["" if n is None else n for n in negatives]
         tokens, mask = self.codecs.text.encode(texts)  # (2B, L, D), (2B, L)
         mask = mask & torch.tensor([bool(t.strip()) for t in texts]).to(mask.device).unsqueeze(1)

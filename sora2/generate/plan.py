@@ -7,17 +7,17 @@ finished clip. The pipeline runs many plans side by side and batches their windo
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sora2.generate.canvas import Canvas, concatenate, put_tail
+from sora2.generate.canvas import Canvas, concatenate
 from sora2.generate.grid import Grid, World
-from sora2.generate.inputs import fit_samples, load_audio, load_image, load_mask, load_video
+from sora2.generate.inputs import Film, fit_samples, load_audio, load_image, load_mask, load_video
 from sora2.generate.long import Chunk, backward_chunks, forward_chunks
-from sora2.generate.request import Request, RequestError, SamplingConfig, resolve_task
+from sora2.generate.request import Request, RequestError, SamplingConfig, Source, resolve_task
 from sora2.types import Clip
 
 
@@ -137,23 +137,23 @@ class _Planner:
     def _image_to_av(self) -> Plan:
         frames = self._seconds()
         canvas = Canvas.empty(self.grid, frames, audio=not self.request.silent)
-        canvas.put(0, load_image(self.request.image, self.grid, "--image"))
+        canvas.put(0, load_image(self._source("image"), self.grid, "--image"))
         return (yield from self._chunks(canvas, forward_chunks(self.world, frames), "image_to_av"))
 
     def _video_to_audio(self) -> Plan:
-        clip = self._cut(load_video(self.request.video, self.grid, "--video", sound=False))
-        canvas = Canvas.empty(self.grid, len(clip.video))
-        canvas.put(0, clip.video)
+        film = self._cut(load_video(self._source("video"), self.grid, "--video", sound=False))
+        canvas = Canvas.empty(self.grid, film.frames)
+        canvas.put(0, film.video)
         chunks = forward_chunks(self.world, canvas.frames)
         return (yield from self._chunks(canvas, chunks, "video_to_audio", prefix_seconds=0.0))
 
     def _audio_to_video(self) -> Plan:
-        clip = load_audio(self.request.audio, self.grid, "--audio")
-        frames = self.grid.frames_of(clip.audio_seconds)
+        audio = load_audio(self._source("audio"), self.grid, "--audio")
+        frames = self.grid.frames_of(audio.shape[1] / self.grid.sample_rate)
         if self.request.seconds is not None:
             frames = min(frames, self._seconds())
         canvas = Canvas.empty(self.grid, frames)
-        canvas.put(0, audio=fit_samples(clip.audio, self.grid.samples(frames)))
+        canvas.put(0, audio=fit_samples(audio, self.grid.samples(frames)))
         return (
             yield from self._chunks(
                 canvas, forward_chunks(self.world, frames), "audio_to_video", prefix_seconds=0.0
@@ -166,41 +166,38 @@ class _Planner:
     def _extend_backward(self) -> Plan:
         return (yield from self._extend(backward_chunks))
 
-    def _extend(self, divide) -> Plan:
-        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
-        given, more = len(clip.video), self._added()
+    def _extend(self, divide: Callable[[World, int, int], list[Chunk]]) -> Plan:
+        film = self._film()
+        given, more = film.frames, self._added()
         if divide is backward_chunks and given < self.world.temporal_stride:
             raise RequestError(
                 f"--video has {given} frames; to extend it backward, {self.world.temporal_stride} are needed"
             )
-        canvas = Canvas.empty(self.grid, given + more, audio=clip.audio is not None)
-        forward = divide is forward_chunks
-        canvas.put(0 if forward else more, clip.video, clip.audio)
-        chunks = divide(self.world, given + more, known=given)
-        return (yield from self._chunks(canvas, chunks, ""))
+        canvas = Canvas.empty(self.grid, given + more, audio=film.audio is not None)
+        canvas.put(0 if divide is forward_chunks else more, film.video, film.audio)
+        return (yield from self._chunks(canvas, divide(self.world, given + more, given), self.task))
 
     def _added(self) -> int:
         """Frames to add to a source: --seconds, or half a window."""
         return (self.world.frames - 1) // 2 if self.request.seconds is None else self._seconds()
 
-    def _between(self, first: Clip, second: Clip) -> Plan:
+    def _between(self, first: Film, second: Film) -> Generator[Window, Clip, Film]:
         """The frames between two clips: as much of both as fits into one window stands around the gap."""
         gap, stride = self._added(), self.world.temporal_stride
         room = self.world.frames - gap
-        before = min(len(first.video), max(1, room // 2))
+        before = min(first.frames, max(1, room // 2))
         before = 1 + (before - 1) // stride * stride  # whole latent frames: 1 + k * stride
-        total = self.world.whole(before + gap + 1)
-        after = min(len(second.video), max(1, self.world.frames - before - gap))
+        after = min(second.frames, max(1, self.world.frames - before - gap))
         total = self.world.whole(before + gap + after)
         if total > self.world.frames:
             raise RequestError(
                 f"--seconds {gap / self.grid.fps:g} between two clips does not fit into the "
                 f"{self.world.frames} frames that this checkpoint was trained on; ask for less"
             )
-        after = min(len(second.video), total - before - gap)
+        after = min(second.frames, total - before - gap)
         canvas = Canvas.empty(self.grid, before + gap + after, audio=first.audio is not None)
-        put_tail(canvas, 0, first, before)
-        canvas.put(before + gap, second.video[:after], None if second.audio is None else second.audio)
+        for at, film in ((0, first.tail(before, self.grid)), (before + gap, second.cut(after, self.grid))):
+            canvas.put(at, film.video, film.audio)
         window = self._window(
             self.task,
             total,
@@ -210,28 +207,21 @@ class _Planner:
             suffix_seconds=(before + gap) / self.grid.fps,
         )
         canvas.write(0, (yield window))
-        between = canvas.clip()
-        made = between.replace(video=between.video[before : before + gap])
-        if between.audio is not None:
-            begin, end = self.grid.samples(before), self.grid.samples(before + gap)
-            made = made.replace(audio=between.audio[:, begin:end])
-        return made
+        return canvas.film(before, before + gap)
 
     def _loop(self) -> Plan:
-        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
-        made = yield from self._between(clip, clip)
-        return concatenate(self.grid, clip, made)
+        film = self._film()
+        made = yield from self._between(film, film)
+        return concatenate(self.grid, film, made)
 
     def _inbetween(self) -> Plan:
-        sound = not self.request.silent
-        first = load_video(self.request.video, self.grid, "--inbetween", sound=sound)
-        second = load_video(self.request.video_end, self.grid, "--inbetween", sound=sound)
+        first, second = self._film("video", "--inbetween"), self._film("video_end", "--inbetween")
         made = yield from self._between(first, second)
         return concatenate(self.grid, first, made, second)
 
     def _inpaint(self) -> Plan:
-        clip = load_video(self.request.video, self.grid, "--video", sound=not self.request.silent)
-        total = len(clip.video)
+        film = self._film()
+        total = film.frames
         span = self.request.time_span
         first, last = 0, total
         if span is not None:
@@ -242,8 +232,8 @@ class _Planner:
                 )
             last = min(max(last, first + 1), total)
         start, frames = self._around(first, last, total)
-        canvas = Canvas.empty(self.grid, total, audio=clip.audio is not None)
-        canvas.put(0, clip.video, clip.audio)
+        canvas = Canvas.empty(self.grid, total, audio=film.audio is not None)
+        canvas.put(0, film.video, film.audio)
         gy, gx = self.grid.height // self.world.cell, self.grid.width // self.world.cell
         region = torch.ones(gy, gx, dtype=torch.bool)
         times = torch.tensor([first - start, last - start]) / self.grid.fps
@@ -276,20 +266,26 @@ class _Planner:
         return start, frames
 
     def _remix(self) -> Plan:
-        clip = self._cut(load_video(self.request.video, self.grid, "--video", sound=not self.request.silent))
-        total = len(clip.video)
+        film = self._cut(self._film())
+        total = film.frames
         _, frames = self._around(0, total, total)
-        canvas = Canvas.empty(self.grid, total, audio=clip.audio is not None)
-        canvas.put(0, clip.video, clip.audio)
+        canvas = Canvas.empty(self.grid, total, audio=film.audio is not None)
+        canvas.put(0, film.video, film.audio)
         source = canvas.window(0, frames)
         canvas.forget(0, total)
-        canvas.write(0, (yield self._window("remix", frames, source, canvas, strength=self.request.strength)))
+        strength = torch.tensor(self.request.strength)
+        canvas.write(0, (yield self._window("remix", frames, source, canvas, strength=strength)))
         return canvas.clip()
 
-    def _cut(self, clip: Clip) -> Clip:
+    def _source(self, name: str) -> Source:
+        """A part that `resolve_task` has made sure of."""
+        return getattr(self.request, name)
+
+    def _film(self, name: str = "video", flag: str = "--video") -> Film:
+        return load_video(self._source(name), self.grid, flag, sound=not self.request.silent)
+
+    def _cut(self, film: Film) -> Film:
         """The first --seconds of a source."""
         if self.request.seconds is None:
-            return clip
-        frames = min(len(clip.video), self._seconds())
-        audio = None if clip.audio is None else fit_samples(clip.audio, self.grid.samples(frames))
-        return clip.replace(video=clip.video[:frames], audio=audio)
+            return film
+        return film.cut(min(film.frames, self._seconds()), self.grid)

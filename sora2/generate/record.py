@@ -47,7 +47,7 @@ def describe(request: Request, clip: Clip, info: dict[str, Any], arguments: list
         elif isinstance(value, Path):
             fields[name] = str(value)
     fields["task"] = clip.meta["task"]
-    made = {"seconds": clip.seconds}
+    made: dict[str, Any] = {"seconds": clip.seconds}
     if clip.video is not None:
         made |= {"frames": clip.video.shape[0], "size": list(clip.video.shape[1:3]), "fps": clip.fps}
     if clip.audio is not None:

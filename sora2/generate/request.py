@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -112,7 +113,7 @@ class Request:
                     f"--mask {self.mask} must be y0,x0,y1,x1 in parts of the picture, 0 <= y0 < y1 <= 1"
                 )
 
-    def replace(self, **changes: object) -> Request:
+    def replace(self, **changes: Any) -> Request:
         return dataclasses.replace(self, **changes)
 
 

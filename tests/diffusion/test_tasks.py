@@ -120,13 +120,18 @@ def test_diffusion_forcing_shares_the_delay_of_a_moment():
         assert torch.equal(m.delay[name][0] == 2.0, late)
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("streams", [(VIDEO, AUDIO), (VIDEO, None), (None, AUDIO)])
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        (name, (video, audio))
+        for video, audio in ((VIDEO, AUDIO), (VIDEO, None), (None, AUDIO))
+        for name, task in TASKS.items()
+        if (video or "video" not in task.needs) and (audio or "audio" not in task.needs)
+    ],
+)
 def test_training_draws_fill_every_layout_they_can(name, streams):
     task = TASKS[name]
     layout = Layout.of(*streams)
-    if any(need not in layout.names for need in task.needs):
-        pytest.skip("needs the other stream")
     m = task(layout, 64, task.draw(layout, 64, torch.Generator().manual_seed(0)))
     for stream in layout.names:
         assert m.start[stream].shape == (64, layout.tokens(stream)) == m.delay[stream].shape
