@@ -20,6 +20,8 @@ MERGE_SECONDS = 0.030
 LOUD_SPEED, FAINT_SPEED = 0.9, 0.25
 #: Onset strength, dB, of a sound that must have a visible cause; weaker ones may have.
 CLEAR_RISE = 6.0
+#: Where nothing in a clip reaches these (rain covers all, or a ball barely hops), this share of its strongest counts.
+PROMINENT = 0.6
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def seen_events(evidence: Evidence) -> Events:
     seconds = np.array([c.seconds for c in contacts])
     speed = np.array([c.strength for c in contacts]) / evidence.pixels_per_unit
     seconds, speed = merge_events(seconds, speed)
-    return Events(seconds, speed, speed >= LOUD_SPEED)
+    return Events(seconds, speed, speed >= min(LOUD_SPEED, PROMINENT * float(speed.max())))
 
 
 def heard_events(evidence: Evidence) -> Events:
@@ -63,7 +65,7 @@ def heard_events(evidence: Evidence) -> Events:
         raise Unmeasurable("no sound begins")
     seconds, rise = merge_events(onsets.seconds, onsets.strength)
     seconds = seconds - load_calibration().lag_seconds
-    certain = rise >= CLEAR_RISE
+    certain = rise >= min(CLEAR_RISE, PROMINENT * float(rise.max()))
     if evidence.offers("video"):  # a bounce shows only when there are frames on both sides of it
         frames, fps = len(evidence.clip.video), evidence.clip.fps
         certain &= (seconds >= 1.5 / fps) & (seconds <= (frames - 2.5) / fps)

@@ -85,7 +85,9 @@ def _draw_lines(
 ) -> None:
     finite = [v for line in lines.values() for v in line[:3] if np.isfinite(v)]
     low, high = min(finite), max(finite)
-    margin = 0.1 * (high - low) if high > low else max(0.5, 0.1 * abs(high))
+    if title.endswith("↑") and low >= 0 and high <= 1:  # a share
+        low, high = 0.0, 1.0
+    margin = 0.06 * (high - low) if high > low else max(0.5, 0.1 * abs(high))
     axis.set_xlim(low - margin, high + margin)
     for y, row in enumerate(rows):
         if row not in lines:
@@ -118,7 +120,7 @@ def plot_offsets(offsets_ms: Mapping[str, Sequence[float]], path: Path, *, limit
             axes[:, 0], _cycle(len(offsets_ms)), offsets_ms.items(), strict=True
         ):
             finite = np.asarray([v for v in values if np.isfinite(v)])
-            axis.axvspan(-125, 45, color=GRID, alpha=0.45, linewidth=0)
+            axis.axvspan(-45, 125, color=GRID, alpha=0.45, linewidth=0)
             axis.hist(np.clip(finite, -limit_ms, limit_ms), bins=bins, color=colour)
             label = f"{name}\nn={len(finite)}" + (
                 f", median {np.median(finite):+.1f} ms" if len(finite) else ""

@@ -20,6 +20,8 @@ Picture = NDArray[np.float32]
 
 MUTED = 40.0  # chroma (of 0-255 RGB) up to which a pixel may be background
 SMALLEST_CHROMA = 14.0  # a ball departs from its background by at least this
+GRAIN = 5.0  # and by at least this many standard deviations of the picture's own grain
+SOFTENING = 0.7  # pixels: of the picture in which regions are found; centres are taken from the sharp one
 SMALLEST_AREA = 0.0022  # of the squared shorter side: 9 pixels of 64 x 64
 MINIMUM_PRESENCE = 0.25  # share of frames in which a colour must be seen to be a ball
 RELATIVE_CHROMA = 0.3  # of a palette colour, in full light: less is a tint, not a ball
@@ -61,11 +63,12 @@ def find_balls(video: NDArray[np.uint8]) -> list[Track]:
     """Tracks of all balls, most saturated first. video (T, H, W, 3) RGB."""
     chroma = chroma_over_background(video)  # (T, H, W, 2)
     names, directions = palette_directions()
-    strength = np.sqrt(chroma[..., 0] ** 2 + chroma[..., 1] ** 2)  # (T, H, W)
-    strong = strength > SMALLEST_CHROMA
+    soft = np.stack([cv2.GaussianBlur(frame, (0, 0), SOFTENING) for frame in chroma])  # (T, H, W, 2)
+    strength = np.sqrt(soft[..., 0] ** 2 + soft[..., 1] ** 2)  # (T, H, W)
+    strong = strength > max(SMALLEST_CHROMA, GRAIN * grain_of(soft))
     where = np.nonzero(strong)
     nearest = np.full(strength.shape, -1, np.int8)
-    nearest[where] = (chroma[where] @ directions.T).argmax(axis=1)
+    nearest[where] = (soft[where] @ directions.T).argmax(axis=1)
     smallest = SMALLEST_AREA * min(video.shape[1:3]) ** 2
     tracks = []
     for k, name in enumerate(names):
@@ -104,6 +107,14 @@ def chroma_over_background(video: NDArray[np.uint8]) -> Picture:
     behind = np.where(known[..., None], mean, row_mean[:, None])
     share = np.minimum(luma / np.maximum(behind[..., 2], 1.0), 1.0)  # (T, H, W)
     return chroma - share[..., None] * behind[..., :2]
+
+
+def grain_of(chroma: Picture) -> float:
+    """Standard deviation of chroma from frame to frame where nothing happens, (T, H, W, 2)."""
+    if len(chroma) < 2:
+        return 0.0
+    change = np.abs(chroma[1:, ::2, ::2] - chroma[:-1, ::2, ::2])
+    return 1.4826 * float(np.median(change))
 
 
 def _follow(core: NDArray[np.bool_], smallest: float) -> list[tuple[Array, float]]:
