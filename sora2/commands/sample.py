@@ -16,7 +16,7 @@ def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argpar
     """(output, flags) of every clip: prompts x seeds."""
     if args.num < 1:
         raise RequestError(f"--num {args.num} must be at least 1")
-    entries = [[]] if args.prompts_file is None else read_prompts(args.prompts_file)
+    entries = [("00000", [])] if args.prompts_file is None else read_prompts(args.prompts_file)
     if args.prompts_file is not None and args.prompt:
         raise RequestError("--prompt and --prompts-file: give one of them")
     many = args.prompts_file is not None or args.num > 1
@@ -25,11 +25,11 @@ def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argpar
     if not many and args.out.suffix != ".mp4":
         raise RequestError(f"--out {args.out}: one clip is written as a file; give a name that ends in .mp4")
     clips = []
-    for n, entry in enumerate(entries):
+    for name, entry in entries:
         one = build_parser().parse_args([*argv, *entry])
         for k in range(args.num):
             copy = argparse.Namespace(**{**vars(one), "seed": one.seed + k})
-            clips.append((args.out / f"{n:05d}-seed{copy.seed}.mp4" if many else args.out, copy))
+            clips.append((args.out / f"{name}-seed{copy.seed}.mp4" if many else args.out, copy))
     return clips
 
 
@@ -77,6 +77,7 @@ def main(argv: list[str]) -> int:
                 bar.write(str(out))
         bar.close()
     processes.wait_for_everyone()
+    processes.destroy_process_group()
     return 0
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from sora2.generate.request import RequestError
 
 
-def read_prompts(path: Path) -> list[list[str]]:
-    """Flags of every line of a prompts file, to be appended to the command's own.
+def read_prompts(path: Path) -> list[tuple[str, list[str]]]:
+    """(name, flags) of every line of a prompts file; the flags are to be appended to the command's own.
+
+    A line's "name" is that of its output; the default is its number.
 
     Raises:
         RequestError: no such file, no prompt in it, or a line that is not an object of flags.
@@ -21,9 +23,9 @@ def read_prompts(path: Path) -> list[list[str]]:
     if not lines:
         raise RequestError(f"--prompts-file {path} is empty")
     if path.suffix != ".jsonl":
-        return [[f"--prompt={line}"] for _, line in lines]
-    found = []
-    for n, line in lines:
+        return [(f"{k:05d}", [f"--prompt={line}"]) for k, (_, line) in enumerate(lines)]
+    found: dict[str, list[str]] = {}
+    for k, (n, line) in enumerate(lines):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
@@ -32,37 +34,49 @@ def read_prompts(path: Path) -> list[list[str]]:
             raise RequestError(
                 f'--prompts-file {path}, line {n} must be an object such as {{"prompt": "..."}}'
             )
-        found.append(_flags(entry, f"--prompts-file {path}, line {n}"))
-    return found
+        name = str(entry.pop("name", f"{k:05d}"))
+        if name in found or Path(name).name != name:
+            raise RequestError(
+                f"--prompts-file {path}, line {n}: name {name!r} is taken, or not a file's name"
+            )
+        found[name] = _flags(entry, f"--prompts-file {path}, line {n}")
+    return list(found.items())
 
 
-PER_CLIP = [
-    "prompt",
-    "negative_prompt",
-    "task",
-    "seed",
-    "seconds",
-    "size",
-    "fps",
-    "silent",
-    "image",
-    "video",
-    "audio",
-    "extend",
-    "extend_backward",
-    "loop",
-    "inbetween",
-    "mask",
-    "time_span",
-    "strength",
-    "slope",
-    "steps",
-    "sampler",
-    "guidance",
-    "audio_guidance",
-    "modality_guidance",
-    "audio_modality_guidance",
-]
+#: Flags of a single clip, which a line may set.
+PER_CLIP = frozenset(
+    [
+        "prompt",
+        "negative_prompt",
+        "task",
+        "seed",
+        "seconds",
+        "size",
+        "fps",
+        "silent",
+        "image",
+        "video",
+        "audio",
+        "extend",
+        "extend_backward",
+        "loop",
+        "inbetween",
+        "mask",
+        "time_span",
+        "strength",
+        "slope",
+        "steps",
+        "sampler",
+        "guidance",
+        "audio_guidance",
+        "modality_guidance",
+        "audio_modality_guidance",
+        "guidance_interval",
+        "guidance_rescale",
+        "video_shift",
+        "audio_shift",
+    ]
+)
 
 
 def _flags(entry: dict[str, Any], where: str) -> list[str]:
@@ -70,7 +84,7 @@ def _flags(entry: dict[str, Any], where: str) -> list[str]:
     for key, value in entry.items():
         name = key.replace("-", "_")
         if name not in PER_CLIP:
-            raise RequestError(f"{where}: {key!r} is not one of {', '.join(PER_CLIP)}")
+            raise RequestError(f"{where}: {key!r} is not one of name, {', '.join(sorted(PER_CLIP))}")
         flag = "--" + name.replace("_", "-")
         if value is True:
             flags.append(flag)

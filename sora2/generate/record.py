@@ -57,6 +57,8 @@ def describe(request: Request, clip: Clip, info: dict[str, Any], arguments: list
             "channels": clip.audio.shape[0],
         }
     return {
+        "caption": request.prompt,
+        "seed": request.seed,
         "arguments": arguments,
         "request": fields,
         "clip": made,

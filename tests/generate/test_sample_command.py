@@ -99,10 +99,13 @@ def test_prompts_file_and_seeds(folder, tmp_path):
     names = sorted(p.name for p in (tmp_path / "txt").glob("*.mp4"))
     assert names == ["00000-seed3.mp4", "00000-seed4.mp4", "00001-seed3.mp4", "00001-seed4.mp4"]
     assert json.loads((tmp_path / "txt/00001-seed4.json").read_text())["request"]["prompt"] == "a blue ball"
-    lines = [{"prompt": "x", "seconds": 1, "seed": 8}, {"video": str(folder / "silent.mp4"), "guidance": 1}]
+    lines = [
+        {"prompt": "x", "seconds": 1, "seed": 8, "name": "short"},
+        {"video": str(folder / "silent.mp4"), "guidance": 1},
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run(folder, tmp_path / "jsonl", "--prompts-file", str(tmp_path / "p.jsonl"))
-    assert read_clip(tmp_path / "jsonl/00000-seed8.mp4").video.shape[0] == 8
+    assert read_clip(tmp_path / "jsonl/short-seed8.mp4").video.shape[0] == 8
     assert (
         json.loads((tmp_path / "jsonl/00001-seed0.json").read_text())["request"]["task"] == "video_to_audio"
     )
