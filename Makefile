@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench data-film train-film train-toybox notebooks clean
+.PHONY: help setup demo test test-all lint format bench data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -53,12 +53,11 @@ bench: $(STAMP)
 
 data-film: $(STAMP)
 	$(PY) scripts/get_film.py --out data/downloads/film
-	$(VENV)/bin/sora2 ingest data/downloads/film data/shards/film --frames 33 --fps 16 --size 64 64 --sample-rate 16000 --holdout 0.1
-	$(VENV)/bin/sora2 encode data/shards/film/train data/shards/film_latents/train
-	$(VENV)/bin/sora2 encode data/shards/film/validation data/shards/film_latents/validation
+	$(VENV)/bin/sora2 ingest data/downloads/film --out data/shards/film --holdout 0.1 --overwrite
+	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
 train-film: $(STAMP)
-	$(VENV)/bin/sora2 train experiment=film
+	$(PY) scripts/film.py $(FILM)
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .mypy_cache

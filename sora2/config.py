@@ -87,8 +87,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         items = list(value)
         if origin is tuple and args and args[-1] is not Ellipsis and len(args) != len(items):
             raise ConfigError(f"{where}={value!r} must have {len(args)} entries, got {len(items)}")
-        inner = args if origin is tuple and args and args[-1] is not Ellipsis else (args[:1] or (Any,)) * len(items)
-        return origin(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(inner, items, strict=True)))
+        inner = (
+            args
+            if origin is tuple and args and args[-1] is not Ellipsis
+            else (args[:1] or (Any,)) * len(items)
+        )
+        return origin(
+            _convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(inner, items, strict=True))
+        )
     if origin is dict or hint is dict or origin is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}={value!r} must be a mapping")
@@ -96,6 +102,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return {str(k): _convert(inner_hint, v, _join(where, k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # name=42 on a command line is a name
     if isinstance(hint, type):
         if hint is not bool and isinstance(value, bool) and hint is not object:
             raise ConfigError(f"{where}={value!r} must be {hint.__name__}, not true/false")

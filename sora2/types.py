@@ -45,14 +45,18 @@ class Clip:
         if self.video is not None:
             if self.video.ndim != 4 or self.video.shape[-1] != 3 or self.video.dtype != torch.uint8:
                 raise ShapeError(
-                    f"Clip.video of {self.key!r} must be (T, H, W, 3) uint8, got {tuple(self.video.shape)} {self.video.dtype}"
+                    f"Clip.video of {self.key!r} must be (T, H, W, 3) uint8, "
+                    f"got {tuple(self.video.shape)} {self.video.dtype}"
                 )
             if not self.fps > 0:
-                raise ShapeError(f"Clip.fps of {self.key!r} must be positive when there is video, got {self.fps}")
+                raise ShapeError(
+                    f"Clip.fps of {self.key!r} must be positive when there is video, got {self.fps}"
+                )
         if self.audio is not None:
             if self.audio.ndim != 2 or not self.audio.is_floating_point():
                 raise ShapeError(
-                    f"Clip.audio of {self.key!r} must be (channels, samples) float, got {tuple(self.audio.shape)} {self.audio.dtype}"
+                    f"Clip.audio of {self.key!r} must be (channels, samples) float, "
+                    f"got {tuple(self.audio.shape)} {self.audio.dtype}"
                 )
             if not self.sample_rate > 0:
                 raise ShapeError(
@@ -84,7 +88,9 @@ class Clip:
 
 def to_uint8_video(pixels: Tensor) -> Tensor:
     """(3, T, H, W) float in [-1, 1] -> (T, H, W, 3) uint8, the inverse of `Clip.pixels`."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    return (
+        ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class VideoShape:
         for name, size in (("height", self.height), ("width", self.width)):
             if size % cell or size < cell:
                 raise ShapeError(
-                    f"{name}={size} is not a multiple of {cell} (codec stride {self.spatial_stride} x patch {self.patch_size})"
+                    f"{name}={size} is not a multiple of {cell} "
+                    f"(codec stride {self.spatial_stride} x patch {self.patch_size})"
                 )
         if not self.fps > 0:
             raise ShapeError(f"fps={self.fps} must be positive")
@@ -165,7 +172,7 @@ class VideoShape:
         y and x are in units of the clip's shorter side, 0 at the picture's centre, so that another resolution or
         codec stride leaves the same place at the same position.
         """
-        t, h, w = self.grid
+        _, h, w = self.grid
         side = min(self.height, self.width)
         y = ((torch.arange(h) + 0.5) / h - 0.5) * (self.height / side)
         x = ((torch.arange(w) + 0.5) / w - 0.5) * (self.width / side)
@@ -266,13 +273,17 @@ class AudioShape:
     def tokenize(self, latent: Tensor) -> Tensor:
         """(..., C, n) -> (..., N, C)."""
         if tuple(latent.shape[-2:]) != self.latent_shape:
-            raise ShapeError(f"audio latent {tuple(latent.shape[-2:])} does not match {self.latent_shape} of {self}")
+            raise ShapeError(
+                f"audio latent {tuple(latent.shape[-2:])} does not match {self.latent_shape} of {self}"
+            )
         return latent.transpose(-1, -2)
 
     def untokenize(self, tokens: Tensor) -> Tensor:
         """(..., N, C) -> (..., C, n)."""
         if tuple(tokens.shape[-2:]) != self.latent_shape[::-1]:
-            raise ShapeError(f"audio tokens {tuple(tokens.shape[-2:])} do not match {self.latent_shape[::-1]} of {self}")
+            raise ShapeError(
+                f"audio tokens {tuple(tokens.shape[-2:])} do not match {self.latent_shape[::-1]} of {self}"
+            )
         return tokens.transpose(-1, -2)
 
 

@@ -22,9 +22,12 @@ class Outer:
 
 
 def test_round_trip_converts_nested_values():
-    built = from_mapping(Outer, {"name": "a", "inner": {"width": 8, "ratio": 3}, "betas": [1, 0.5], "limit": 3})
+    built = from_mapping(
+        Outer, {"name": "a", "inner": {"width": 8, "ratio": 3}, "betas": [1, 0.5], "limit": 3}
+    )
     assert built == Outer("a", Inner(8, 3.0), (1.0, 0.5), 3)
     assert from_mapping(Outer, to_mapping(built)) == built
+    assert from_mapping(Outer, {"name": 42}).name == "42"
 
 
 @pytest.mark.parametrize(

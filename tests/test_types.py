@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from sora2.types import AudioShape, Batch, Clip, Modality, ShapeError, VideoShape, clean_modality, to_uint8_video
+from sora2.types import (
+    AudioShape,
+    Batch,
+    Clip,
+    Modality,
+    ShapeError,
+    VideoShape,
+    clean_modality,
+    to_uint8_video,
+)
 
 
 def test_the_default_clip_is_at_most_220_tokens():
@@ -63,9 +72,9 @@ def test_latent_index_counts_only_whole_latent_frames():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(frames=32, height=64, width=64, fps=16.0), r"frames=32 is not 1 \+ 4 \* k.*29 or 33"),
-        (dict(frames=33, height=60, width=64, fps=16.0), "height=60 is not a multiple of 16"),
-        (dict(frames=33, height=64, width=64, fps=0.0), "fps=0.0"),
+        ({"frames": 32, "height": 64, "width": 64, "fps": 16.0}, r"frames=32 is not 1 \+ 4 \* k.*29 or 33"),
+        ({"frames": 33, "height": 60, "width": 64, "fps": 16.0}, "height=60 is not a multiple of 16"),
+        ({"frames": 33, "height": 64, "width": 64, "fps": 0.0}, "fps=0.0"),
     ],
 )
 def test_impossible_shapes_name_the_value_and_the_remedy(kwargs, message):
@@ -84,7 +93,9 @@ def test_clip_and_modality_refuse_wrong_shapes():
     with pytest.raises(ShapeError, match="fps"):
         Clip(video=torch.zeros(5, 8, 8, 3, dtype=torch.uint8))
     with pytest.raises(ShapeError, match="positions"):
-        Modality(torch.zeros(1, 4, 8), torch.zeros(1, 3, 3), torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool))
+        Modality(
+            torch.zeros(1, 4, 8), torch.zeros(1, 3, 3), torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool)
+        )
 
 
 def test_a_batch_lists_present_modalities_in_packing_order():

@@ -26,7 +26,10 @@ def save_tiny_codecs(folder: Path) -> tuple[Path, Path]:
     )  # fmt: skip
     audio = AudioVAE(
         AudioVAEConfig(
-            encoder_widths=(8, 16, 16), encoder_blocks=(1, 1, 1), decoder_widths=(8, 16, 16), decoder_blocks=(1, 1, 1)
+            encoder_widths=(8, 16, 16),
+            encoder_blocks=(1, 1, 1),
+            decoder_widths=(8, 16, 16),
+            decoder_blocks=(1, 1, 1),
         )
     )
     return video.save(folder / "video"), audio.save(folder / "audio")

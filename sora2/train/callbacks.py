@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -86,23 +89,44 @@ class Every:
 
 
 class Stopper(L.Callback):
-    """Ends the session at `max_samples`, `stop_at_samples` or `max_minutes`, between two optimizer steps."""
+    """Ends the session between two optimizer steps: at `max_samples`, `stop_at_samples`, `max_minutes`, or when asked
+    by a signal (Ctrl-C, or the SIGTERM of a scheduler that takes the machine back). A second signal aborts at once."""
+
+    def __init__(self) -> None:
+        self.signalled = False
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:  # type: ignore[override]
         self.start = time.monotonic()
         t = module.config.trainer
         self.last = t.max_samples if t.stop_at_samples is None else min(t.max_samples, t.stop_at_samples)
         trainer.should_stop = module.samples_seen >= self.last
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.signalled:
+            raise KeyboardInterrupt
+        self.signalled = True
+        tqdm.write("stopping after this step with a checkpoint; once more to abort", file=sys.stderr)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         t = module.config.trainer
         over = t.max_minutes is not None and time.monotonic() - self.start >= 60 * t.max_minutes
-        if t.max_minutes is not None and trainer.world_size > 1:
-            over = bool(trainer.strategy.reduce(torch.tensor(float(over), device=module.device), reduce_op="sum") > 0)
+        over = over or self.signalled
+        if trainer.world_size > 1:  # all ranks stop together
+            over = bool(
+                trainer.strategy.reduce(torch.tensor(float(over), device=module.device), reduce_op="sum") > 0
+            )
         if module.at_step_boundary and (over or module.samples_seen >= self.last):
             trainer.should_stop = True
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
 
 class Checkpointer(L.Callback):

@@ -28,7 +28,9 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_atomic(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return load(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -73,7 +75,9 @@ def check_resumable(saved: dict[str, Any], config: TrainConfig, path: Path) -> l
     Raises `ConfigError` when a section that decides the weights or the order of data differs, naming the keys.
     """
     old, new = _flatten(saved), _flatten(to_mapping(config))
-    differing = {k: (old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)}
+    differing = {
+        k: (old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
+    }
     fixed = {
         k: v
         for k, v in differing.items()

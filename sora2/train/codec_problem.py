@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -39,7 +38,9 @@ class AudioCodecConfig:
 def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
     """The checked `codec` section of a codec run."""
     if not config.codec:
-        raise ConfigError(f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae")
+        raise ConfigError(
+            f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae"
+        )
     kind = VideoCodecConfig if config.recipe == "video_codec" else AudioCodecConfig
     return from_mapping(kind, config.codec, "codec")
 

@@ -24,9 +24,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.discriminator_lr <= 0:
-            raise ConfigError(f"optimizer.lr={self.lr} and discriminator_lr={self.discriminator_lr} must be positive")
+            raise ConfigError(
+                f"optimizer.lr={self.lr} and discriminator_lr={self.discriminator_lr} must be positive"
+            )
         if self.grad_clip <= 0:
-            raise ConfigError(f"optimizer.grad_clip={self.grad_clip} must be positive; use .inf to switch it off")
+            raise ConfigError(
+                f"optimizer.grad_clip={self.grad_clip} must be positive; use .inf to switch it off"
+            )
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,18 @@ class TrainerConfig:
     """The machine and the loop."""
 
     max_samples: int = 100_000
-    max_minutes: float | None = None  # wall clock; a run that hits it ends with a checkpoint and can be resumed
+    max_minutes: float | None = (
+        None  # wall clock; a run that hits it ends with a checkpoint and can be resumed
+    )
     stop_at_samples: int | None = None  # end this session earlier; schedules still follow max_samples
     accumulate: int = 1  # micro-batches per optimizer step
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the hardware multiplies it
+    precision: Literal["auto", "32-true", "bf16-mixed"] = (
+        "auto"  # auto: bf16 where the hardware multiplies it
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     nodes: int = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     compile: bool = False
     activation_checkpointing: bool = False
     threads: int | None = None  # CPU threads of the matrix products; None = all cores
@@ -54,7 +62,14 @@ class TrainerConfig:
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
 
     def __post_init__(self) -> None:
-        for name in ("max_samples", "accumulate", "devices", "nodes", "checkpoint_every_samples", "log_every_steps"):
+        for name in (
+            "max_samples",
+            "accumulate",
+            "devices",
+            "nodes",
+            "checkpoint_every_samples",
+            "log_every_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
 

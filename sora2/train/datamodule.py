@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+import torch
+from torch import Tensor
 
 from sora2.data.loader import LoaderConfig, StatefulLoader, build_loader
 
@@ -43,6 +45,13 @@ class TrainingData(L.LightningDataModule):
         if self._saved_state is not None:
             self.loader.load_state_dict(self._saved_state)
         return _Stream(self.loader)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, dict):
+            return {
+                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()
+            }
+        return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         assert self.loader is not None

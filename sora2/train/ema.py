@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sora2.errors import UserError
 from sora2.atomic import save_safetensors
+from sora2.errors import UserError
 
 
 def exponent(sigma_rel: float) -> float:
@@ -94,7 +94,9 @@ def reconstruct(folder: Path, sigma_rel: float, at_samples: int | None = None) -
     for path in sorted(Path(folder).glob("ema-*.safetensors")):
         samples = int(re.findall(r"\d+", path.stem)[0])
         with safe_open(path, "pt") as file:
-            found += [(samples, s, path) for s in sorted({float(k.split("/", 1)[0]) for k in file.keys()})]
+            found += [
+                (samples, s, path) for s in sorted({float(k.split("/", 1)[0]) for k in list(file.keys())})
+            ]
     if not found:
         raise UserError(f"no EMA snapshots (ema-*.safetensors) in {folder}: set ema.snapshot_every_samples")
     end = max(s for s, _, _ in found) if at_samples is None else at_samples
@@ -108,7 +110,7 @@ def reconstruct(folder: Path, sigma_rel: float, at_samples: int | None = None) -
     total: dict[str, Tensor] = {}
     for weight, (_, sigma, path) in zip(weights, found, strict=True):
         with safe_open(path, "pt") as file:
-            for key in file.keys():
+            for key in list(file.keys()):
                 width, name = key.split("/", 1)
                 if float(width) == sigma:
                     term = file.get_tensor(key).double() * float(weight)

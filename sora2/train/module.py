@@ -84,14 +84,11 @@ class TrainingModule(L.LightningModule):
             ]
             lr = o.lr if name == "main" else o.discriminator_lr
             optimizers.append(
-                torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=o.betas, eps=o.eps, fused=True)
+                torch.optim.AdamW(
+                    [g for g in groups if g["params"]], lr=lr, betas=o.betas, eps=o.eps, fused=True
+                )
             )
         return optimizers
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if isinstance(batch, dict):
-            return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        return batch.to(device, non_blocking=True)
 
     def training_step(self, batch: Any, batch_index: int) -> None:
         accumulate = self.config.trainer.accumulate
@@ -129,7 +126,9 @@ class TrainingModule(L.LightningModule):
         for name, optimizer in zip(groups, optimizers, strict=True):
             base = o.lr if name == "main" else o.discriminator_lr
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(base, o, Progress(self._samples_at_step_start, self.progress.max_samples))
+                group["lr"] = learning_rate(
+                    base, o, Progress(self._samples_at_step_start, self.progress.max_samples)
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:

@@ -37,7 +37,10 @@ def strategy(config: TrainerConfig) -> str | Strategy:
     if world == 1:
         return "auto"
     backend = "nccl" if device(config).type == "cuda" else "gloo"
-    return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
+    # A batch without sound, text or references is legal and leaves their parameters unused.
+    return DDPStrategy(
+        process_group_backend=backend, gradient_as_bucket_view=True, find_unused_parameters=True
+    )
 
 
 def apply(recipe: Recipe, config: TrainerConfig) -> None:

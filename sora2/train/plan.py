@@ -11,7 +11,7 @@ from sora2.train.config import TrainConfig
 
 def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch_size: int) -> str:
     """A table of the run. `recipe_lines` are the recipe's own (name, text) rows; `batch_size` is per device."""
-    t = config.trainer
+    t, o = config.trainer, config.optimizer
     world = t.devices * t.nodes
     step = batch_size * t.accumulate * world
     folder = Path(config.out) / config.name
@@ -21,7 +21,7 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
         *recipe_lines,
         ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {world} devices"),
         ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
-        ("optimizer", f"AdamW lr {config.optimizer.lr:g}, {config.optimizer.schedule}, EMA {list(config.ema.sigma_rel)}"),
+        ("optimizer", f"AdamW lr {o.lr:g}, {o.schedule}, EMA {list(config.ema.sigma_rel)}"),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
         ("checkpoint", f"every {t.checkpoint_every_samples:,} samples" + _minutes(t.checkpoint_every_minutes)),
         ("log", config.logger.name + (" (offline)" if config.logger.name == "wandb" and config.logger.offline else "")),

@@ -23,8 +23,7 @@ from sora2.train.module import TrainingModule
 from sora2.train.plan import describe
 from sora2.train.throughput import measure_peak_flops
 
-#: recipe name -> module with `build(config)`, `loader_config(config)`, `latent_fingerprints(config)`, `plan(config)` and
-#: `callbacks(config, folder)`
+#: recipe name -> module with the functions `build`, `loader_config`, `latent_fingerprints`, `plan` and `callbacks`
 RECIPES = {
     "diffusion": "sora2.train.step",
     "video_codec": "sora2.train.codec_problem",
@@ -61,7 +60,11 @@ def train(config: TrainConfig) -> Path:
     peak = config.trainer.peak_tflops
     dtype = torch.bfloat16 if config.trainer.precision == "bf16-mixed" else torch.float32
     peak_flops = measure_peak_flops(device, dtype) if peak is None else peak * 1e12
-    callbacks: list[L.Callback] = [Stopper(), ProgressLine(peak_flops * config.trainer.devices * config.trainer.nodes)]
+    stopper = Stopper()
+    callbacks: list[L.Callback] = [
+        stopper,
+        ProgressLine(peak_flops * config.trainer.devices * config.trainer.nodes),
+    ]
     callbacks += recipe_module.callbacks(config, folder)
     callbacks.append(Checkpointer(folder / "checkpoints"))
     trainer = L.Trainer(
@@ -80,7 +83,7 @@ def train(config: TrainConfig) -> Path:
         enable_model_summary=False,
     )
     trainer.fit(module, datamodule=TrainingData(loader_config, fingerprints), ckpt_path=resume_from)
-    if trainer.interrupted:
+    if stopper.signalled:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         module.export(folder / "export")

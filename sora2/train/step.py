@@ -20,7 +20,8 @@ from sora2.config import from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.errors import UserError
-from sora2.model import Transformer, TransformerConfig, build as build_transformer
+from sora2.model import Transformer, TransformerConfig
+from sora2.model import build as build_transformer
 from sora2.model.flops import count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
@@ -67,12 +68,20 @@ class DiffusionRecipe(Recipe):
 
         path = folder / "model.safetensors"
         if not path.exists():
-            raise UserError(f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run")
+            raise UserError(
+                f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run"
+            )
         weights = load_file(str(path))
         own = self.model.state_dict()
-        wrong = [k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape]
+        wrong = [
+            k
+            for k in own.keys() | weights.keys()
+            if k not in own or k not in weights or own[k].shape != weights[k].shape
+        ]
         if wrong:
-            raise UserError(f"init_from={folder} holds another model: {sorted(wrong)[0]} does not fit; use its `model=` preset")
+            raise UserError(
+                f"init_from={folder} holds another model: {sorted(wrong)[0]} does not fit; use its `model=` preset"
+            )
         self.model.load_state_dict(weights)
 
 
@@ -101,7 +110,7 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     flops = 3 * forward_flops(settings, tokens)
     return [
         ("model", f"{count_parameters(settings) / 1e6:.1f} M parameters"),
-        ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz x {clip.channels}"),
+        ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
         ("tokens", f"{sum(tokens.values())} = " + " + ".join(f"{n} {name}" for name, n in tokens.items())),
         ("compute", f"{flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
     ]  # fmt: skip
@@ -125,4 +134,6 @@ def build(config: TrainConfig) -> DiffusionRecipe:
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:
     if config.trainer.render_every_samples is None:
         return []
-    return [SampleRenderer(folder / "samples", config.trainer.render_every_samples, config.trainer.render_prompts)]
+    return [
+        SampleRenderer(folder / "samples", config.trainer.render_every_samples, config.trainer.render_prompts)
+    ]

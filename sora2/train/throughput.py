@@ -9,7 +9,9 @@ import psutil
 import torch
 
 
-def measure_peak_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
+def measure_peak_flops(
+    device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.5
+) -> float:
     """FLOP/s of a square matrix product of `size` in `dtype` on this device: the denominator of MFU."""
     a = torch.randn(size, size, device=device).to(dtype)
     b = torch.randn(size, size, device=device).to(dtype)

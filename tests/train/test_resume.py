@@ -78,6 +78,27 @@ def test_killed_and_resumed_equals_uninterrupted_under_accumulation(world):
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
+def test_ctrl_c_ends_between_steps_with_a_checkpoint_and_exit_code_130(world):
+    extra = {"trainer.max_samples": 400, "trainer.checkpoint_every_samples": 100_000}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sora2.cli", "train", *training_overrides(world, "ctrl-c", **extra)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = world / "runs/ctrl-c/logs/from-000000000000/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output[-2000:]
+    newest = checkpoint.newest(world / "runs/ctrl-c/checkpoints")
+    assert newest is not None and newest.stem < "samples-000000000400"
+    resumed = run(world, "ctrl-c", **extra)
+    assert_same_state(run(world, "no-ctrl-c", **extra), resumed)
+
+
 def test_stopping_at_every_step_changes_nothing(world):
     whole = run(world, "one-go")
     for samples in range(4, 49, 4):
@@ -87,7 +108,9 @@ def test_stopping_at_every_step_changes_nothing(world):
 
 def test_training_learns(world):
     """The logged loss falls on data that can be learned by heart."""
-    folder = run(world, "learns", **{"trainer.max_samples": 800, "optimizer.lr": 3e-3, "trainer.precision": "32-true"})
+    folder = run(
+        world, "learns", **{"trainer.max_samples": 800, "optimizer.lr": 3e-3, "trainer.precision": "32-true"}
+    )
     rows = (folder / "logs/from-000000000000/metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("loss/main")
     losses = [float(r.split(",")[column]) for r in rows[1:]]

@@ -1,0 +1,126 @@
+"""What the demo and the film example share: commands run one after the other, every task sampled, one page."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from sora2.media import read_clip
+from sora2.metrics.page import Page
+
+CODECS = ("--video-codec", "checkpoints/video_vae", "--audio-codec", "checkpoints/audio_vae")
+#: task title -> flags of `sora2 sample`; A and B are two real clips, A.png the first frame of the first.
+TASKS: dict[str, tuple[str, ...]] = {
+    "video to audio": ("--video", "A"),
+    "audio to video": ("--audio", "A"),
+    "image to audio-video": ("--image", "A.png"),
+    "extend forward": ("--video", "A", "--extend", "--seconds", "1"),
+    "extend backward": ("--video", "A", "--extend-backward", "--seconds", "1"),
+    "loop": ("--video", "A", "--loop", "--seconds", "1"),
+    "in-between": ("--inbetween", "A", "B", "--seconds", "1"),
+    "in-paint": ("--video", "A", "--mask", "0,0.5,1,1"),
+    "remix": ("--video", "A", "--strength", "0.6"),
+}
+
+
+class Steps:
+    """Runs `sora2` commands, prints each, and remembers how long it took."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[str, float, str]] = []
+
+    def run(self, title: str, *command: object) -> None:
+        """Exits with the command's error when it fails."""
+        words = [str(w) for w in command]
+        shown = "sora2 " + shlex.join(words)
+        print(f"\n== {title}\n   {shown}", flush=True)
+        start = time.perf_counter()
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        done = subprocess.run([sys.executable, "-m", "sora2.cli", *words], env=environment)
+        if done.returncode:
+            raise SystemExit(f"`{shown}` failed with exit code {done.returncode}")
+        self.times.append((title, time.perf_counter() - start, shown))
+
+    @property
+    def minutes(self) -> float:
+        return sum(seconds for _, seconds, _ in self.times) / 60
+
+
+def first(folder: Path, pattern: str, number: int) -> list[Path]:
+    """The first `number` files of a folder, by name; exits when there are fewer."""
+    found = sorted(folder.rglob(pattern))[:number]
+    if len(found) < number:
+        raise SystemExit(f"expected {number} files {pattern} in {folder}, found {len(found)}")
+    return found
+
+
+def sample_tasks(
+    steps: Steps,
+    checkpoint: Path,
+    out: Path,
+    real: list[Path],
+    prompts: list[str],
+    caption: str,
+    tasks: dict[str, tuple[str, ...]],
+) -> dict[str, Path]:
+    """One command per task on the clips `real` (two mp4s); returns title -> mp4, text prompts first."""
+    base = ("sample", "--checkpoint", checkpoint, "--steps", "24", "--guidance", "3", "--overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    still = out / "first_frame.png"
+    Image.fromarray(read_clip(real[0], audio="ignore").video[0].numpy()).save(still)
+    named = {"A": str(real[0]), "B": str(real[1]), "A.png": str(still)}
+    (out / "prompts.txt").write_text("\n".join(prompts) + "\n")
+    steps.run("text to audio-video", *base, "--prompts-file", out / "prompts.txt", "--out", out / "text")
+    made = dict(zip(prompts, first(out / "text", "*.mp4", len(prompts)), strict=True))
+    for title, flags in tasks.items():
+        target = out / f"{title.replace(' ', '_')}.mp4"
+        steps.run(title, *base, "--prompt", caption, *(named.get(f, f) for f in flags), "--out", target)
+        made[title] = target
+    return made
+
+
+def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses of a run's CSV logs over samples seen, by name."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for log in sorted((run / "logs").glob("*/metrics.csv")):
+        with log.open() as file:
+            for row in csv.DictReader(file):
+                for name in ("video", "audio"):
+                    value = float(row.get(f"loss/{name}") or math.nan)
+                    if not math.isnan(value):
+                        xs, ys = curves.setdefault(name, ([], []))
+                        xs.append(float(row["samples_seen"]))
+                        ys.append(value)
+    return curves
+
+
+def add_training(page: Page, run: Path) -> None:
+    page.section(
+        "Training",
+        "Velocity loss per modality over samples seen. A network that knows nothing scores about 2.",
+    )
+    page.curves(loss_curves(run), x_label="samples seen", y_label="loss")
+
+
+def add_samples(page: Page, made: dict[str, Path], real: list[Path]) -> None:
+    page.section(
+        "Samples",
+        "Every task is a map of noise levels over the same packed sequence: one model made them all.",
+    )
+    page.videos(
+        [(real[0], "the real clip that the tasks below start from")] + [(p, t) for t, p in made.items()]
+    )
+    page.figures([(path.with_suffix(".png"), title) for title, path in made.items()])
+
+
+def add_times(page: Page, steps: Steps) -> None:
+    page.section("How long each step took")
+    page.table(["step", "seconds", "command"], [[t, f"{s:.1f}", c] for t, s, c in steps.times])
