@@ -74,7 +74,10 @@ def training_speed(root: Path, args: argparse.Namespace) -> dict[str, float]:
     folder = train(config)
     lines = (folder / "logs/from-000000000000/metrics.csv").read_text().splitlines()
     header, rows = lines[0].split(","), [line.split(",") for line in lines[1:]]
-    column = {name: [float(r[header.index(f"speed/{name}")]) for r in rows[1:]] for name in ("samples_per_second", "mfu", "data_wait_share")}
+    column = {
+        name: [float(r[header.index(f"speed/{name}")]) for r in rows[1:]]
+        for name in ("samples_per_second", "mfu", "data_wait_share")
+    }
     rates = column["samples_per_second"]
     return {
         "samples_per_second_best": max(rates),
@@ -85,7 +88,9 @@ def training_speed(root: Path, args: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="s")
     parser.add_argument("--samples", type=int, default=640)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -46,10 +46,16 @@ def main(argv: list[str]) -> int:
     argparse.ArgumentParser(prog="sora2 doctor", description=__doc__).parse_args(argv)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     sections = {
-        "machine": [("python", platform.python_version()), ("threads", str(torch.get_num_threads())), ("gpu", gpu)],
+        "machine": [
+            ("python", platform.python_version()),
+            ("threads", str(torch.get_num_threads())),
+            ("gpu", gpu),
+        ],
         "packages": packages(),
         "attention": attention_choices(),
-        "checkpoints": [(str(p.parent), "present") for p in sorted(Path("checkpoints").glob("*/model.safetensors"))],
+        "checkpoints": [
+            (str(p.parent), "present") for p in sorted(Path("checkpoints").glob("*/model.safetensors"))
+        ],
     }
     for title, rows in sections.items():
         print(title)

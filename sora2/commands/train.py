@@ -43,7 +43,9 @@ def compose_config(overrides: list[str], config_dir: Path = CONFIG_DIR) -> Train
 def _explain(error: Exception, config_dir: Path) -> str:
     """Hydra's message in one line, with the closest known key where it complains of an unknown one."""
     text = " ".join(str(error).split())
-    unknown = re.search(r"Key '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
+    unknown = re.search(r"Key '([^']+)' is not in struct", text) or re.search(
+        r"Could not override '([^']+)'", text
+    )
     if unknown is None:
         return f"config: {text}"
     full = re.search(r"full_key: (\S+)", text)

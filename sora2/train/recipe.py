@@ -19,7 +19,9 @@ class LossOutput:
     """Losses of one optimizer group in one step."""
 
     total: Tensor  # scalar with a graph: what is minimised
-    named: dict[str, Tensor] = field(default_factory=dict)  # detached scalars for the log; NaN = not in this batch
+    named: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # detached scalars for the log; NaN = not in this batch
 
 
 @dataclass(frozen=True)
