@@ -12,7 +12,7 @@ from av.container import InputContainer
 
 from sora2.media.errors import MediaError
 from sora2.media.picture import PictureTrack
-from sora2.media.source import SMALL_PICTURE, Source, clock_zero
+from sora2.media.source import SMALL_PICTURE, Source, clock_zero, first_picture
 
 #: Pictures converted at once: bounds the memory that full-size pictures take before they are resized.
 _BATCH = 16
@@ -28,6 +28,7 @@ def obstacle(source: Source, container: InputContainer, stream: av.VideoStream) 
         return "decord is not installed"
     if not isinstance(source, (str, os.PathLike)):
         return "it is not a file on disk"
+    rotation = first_picture(container, stream).rotation
     if stream.codec_context.pix_fmt != "yuv420p":
         return f"its pictures are {stream.codec_context.pix_fmt}, not yuv420p"
     if stream.start_time != 0 or clock_zero(container) != 0:
@@ -38,8 +39,6 @@ def obstacle(source: Source, container: InputContainer, stream: av.VideoStream) 
         return "its frame rate varies"
     if stream.sample_aspect_ratio not in (None, 0, 1):
         return "its pixels are not square"
-    rotation = next(container.decode(stream)).rotation
-    container.seek(0)
     return f"its pictures are rotated by {rotation} degrees" if rotation else ""
 
 
@@ -70,7 +69,7 @@ def read_plain(path: str | os.PathLike[str], stream: av.VideoStream, track: Pict
             pictures = reader.get_batch(chosen[first : first + _BATCH]).asnumpy()  # (n, H, W, 3)
             for picture, count in zip(pictures, counts[first : first + _BATCH], strict=True):
                 track.add_array(picture, count)
-    except decord.DECORDError as error:
+    except (decord.DECORDError, RuntimeError) as error:
         raise MediaError(
             f"cannot decode {os.fspath(path)}: it is truncated or damaged, copy it again ({error})"
         ) from error

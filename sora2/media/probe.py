@@ -14,6 +14,7 @@ from sora2.media.source import (
     clock_zero,
     find_audio,
     find_video,
+    first_picture,
     open_media,
     source_name,
     stream_start,
@@ -136,8 +137,7 @@ def _video_facts(
     if gaps:
         middle = gaps[len(gaps) // 2]
         uneven = max(gaps[-1] - middle, middle - gaps[0]) > max(ROUNDING_SECONDS, EVEN_SHARE * middle)
-    container.seek(0)
-    first = next(container.decode(stream))
+    first = first_picture(container, stream)
     aspect = stream.sample_aspect_ratio
     width, height = round(first.width * (aspect if aspect else 1)), first.height
     if first.rotation % 180:

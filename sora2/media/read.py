@@ -25,7 +25,7 @@ from sora2.media.source import (
 )
 from sora2.types import Clip
 
-PictureReader = Literal["auto", "pyav", "decord"]
+PictureReader = Literal["pyav", "decord"]
 
 #: Codecs pad the end of a soundtrack to whole frames of at most this many samples.
 LONGEST_CODEC_FRAME = 8192
@@ -46,7 +46,7 @@ def read_clip(
     audio: AudioUse = "optional",
     caption: str = "",
     key: str = "",
-    reader: PictureReader = "auto",
+    reader: PictureReader = "pyav",
 ) -> Clip:
     """Read a file (a path, its bytes, or a binary stream) into a `Clip`.
 
@@ -65,9 +65,9 @@ def read_clip(
         size: (height, width): centre crop to that aspect, then antialiased resize. None keeps the shown size.
         video: False reads the sound only.
         audio: "required" makes a missing soundtrack an error, "ignore" leaves it out.
-        reader: what decodes the pictures. "auto" is decord for plain files of small pictures, and PyAV for
-            the rest and for large pictures, on which it is faster; the result is the same. "decord" makes it
-            an error where decord would not give the right pictures.
+        reader: what decodes the pictures: "pyav", or "decord" for plain files, with the same result; an
+            error names what decord would get wrong. PyAV is the default because it reports damaged pictures,
+            which decord conceals, and is as fast.
 
     Returns:
         Clip with video (T, H, W, 3) uint8, upright, 8 bit; audio (channels, S) float32 in [-1, 1], or None.
@@ -81,8 +81,8 @@ def read_clip(
         raise MediaError(
             f"{name}: start={start}, seconds={seconds}, fps={fps} must not be negative (or zero)"
         )
-    if reader not in ("auto", "pyav", "decord"):
-        raise MediaError(f'reader={reader!r} is not one of "auto", "pyav", "decord"')
+    if reader not in ("pyav", "decord"):
+        raise MediaError(f'reader={reader!r} is not one of "pyav", "decord"')
     begin, length = exact(start), None if seconds is None else exact(seconds)
     span = Span(begin, length, fps, size)
     # Where a file cannot be entered in its middle (no index, no key frame), it is read from its beginning.
@@ -137,14 +137,16 @@ class _Reader:
             None if audio is None else SoundTrack(self.name, audio, self.zero, span.start, span.seconds)
         )
         if video is not None:
-            self.small = video.codec_context.width * video.codec_context.height <= SMALL_PICTURE
-            video.thread_type = "SLICE" if self.small else "AUTO"
-            if self.small:
+            small = video.codec_context.width * video.codec_context.height <= SMALL_PICTURE
+            video.thread_type = "SLICE" if small else "AUTO"
+            if small:
                 video.codec_context.thread_count = 1
 
     def read(self, enter: bool, reader: PictureReader) -> None:
         """Decode what the span needs; `enter` seeks to its start first."""
-        plain = self._read_plain(reader)
+        plain = reader == "decord" and self.pictures is not None
+        if plain:
+            self._read_plain()
         if enter:
             stream = self.audio if self.video is None else self.video
             before = self.span.start - MARGIN_SECONDS + self.zero
@@ -169,18 +171,15 @@ class _Reader:
             clip = clip.replace(audio=waveform, sample_rate=rate)
         return clip
 
-    def _read_plain(self, reader: PictureReader) -> bool:
-        """Read the pictures through decord if that is asked for, or wanted and right."""
-        if self.video is None or reader == "pyav" or (reader == "auto" and not self.small):
-            return False
+    def _read_plain(self) -> None:
+        """The pictures through decord, if that gives the right ones."""
         reason = obstacle(self.source, self.container, self.video)
         if not reason:
             reason = read_plain(self.source, self.video, self.pictures)
-        if reason and reader == "decord":
+        if reason:
             raise MediaError(
-                f'{self.name}: decord cannot read it rightly because {reason}: use reader="auto"'
+                f'{self.name}: decord cannot read it rightly because {reason}; use reader="pyav"'
             )
-        return not reason
 
     def _picture_track(self, video: av.VideoStream) -> PictureTrack:
         native = video.guessed_rate if video.average_rate is None else video.average_rate

@@ -67,9 +67,17 @@ def open_media(source: Source) -> Iterator[InputContainer]:
 
 
 def find_video(container: InputContainer) -> av.VideoStream | None:
-    """The best video stream; cover art of a music file is not video."""
+    """The best video stream; cover art of a music file is not video.
+
+    Raises:
+        MediaError: a codec that the installed ffmpeg does not know.
+    """
     stream = container.streams.best("video")
-    return None if stream is None or stream.disposition & Disposition.attached_pic else stream
+    if stream is None or stream.disposition & Disposition.attached_pic:
+        return None
+    if stream.codec_context is None:
+        raise MediaError(f"{container.name} has pictures in an unknown codec: convert it to H.264 first")
+    return stream
 
 
 def find_audio(container: InputContainer, name: str, use: AudioUse) -> av.AudioStream | None:
@@ -87,7 +95,25 @@ def find_audio(container: InputContainer, name: str, use: AudioUse) -> av.AudioS
         raise MediaError(
             f'{name} has no soundtrack but one is required: give a file with sound, or audio="optional"'
         )
+    if stream is not None and stream.codec_context is None:
+        raise MediaError(f"{name} has sound in an unknown codec: convert it to AAC first")
     return stream
+
+
+def first_picture(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame:
+    """Decode the first picture, and leave the container at its start.
+
+    Raises:
+        MediaError: the stream holds no picture that can be decoded.
+    """
+    container.seek(0)
+    frame = next(container.decode(stream), None)
+    if frame is None:
+        raise MediaError(
+            f"{container.name} is truncated or damaged: no picture can be decoded; copy it again"
+        )
+    container.seek(0)
+    return frame
 
 
 def stream_start(stream: av.stream.Stream) -> Fraction:

@@ -35,7 +35,7 @@ def test_unreadable_files_are_named(read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("reader", ["auto", "pyav"])
+@pytest.mark.parametrize("reader", ["decord", "pyav"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_download_that_broke_off_is_not_read_as_a_shorter_film(share, reader, tmp_path):
     """With its index at the front, a truncated mp4 opens and plays: until it stops."""
@@ -73,7 +73,7 @@ def test_wrong_arguments_name_the_choices():
     data = make_file(video=grey_ramp(8))
     with pytest.raises(MediaError, match='"optional", "required", "ignore"'):
         read_clip(data, audio="maybe")
-    with pytest.raises(MediaError, match='"auto", "pyav", "decord"'):
+    with pytest.raises(MediaError, match='"pyav", "decord"'):
         read_clip(data, reader="fast")
     with pytest.raises(MediaError, match=r"size=.*\(height, width\)"):
         read_clip(data, size=(0, 4))
