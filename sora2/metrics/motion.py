@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 PIECE_COST = 14.0  # chi-square that one more piece must save
 LONE_FRAME_COST = 6.0  # extra for a piece of one frame inside a clip
-SUPPORT_COST = 4.0  # extra for a piece without vertical motion
+SUPPORT_COST = -3.0  # a piece without vertical motion has no speed to fit, and is the simpler story
 SIGMA_RANGE = (0.08, 0.8)  # pixels: noise of a centroid, sharp to blurred
 MINIMUM_FLIGHT_FRAMES = 4
 
