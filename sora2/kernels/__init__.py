@@ -5,7 +5,7 @@ from sora2.kernels.dispatch import BACKENDS, AttentionError, Choice, attention, 
 from sora2.kernels.heads import Span, merge_heads, split_heads
 from sora2.kernels.layout import GLOBAL_CHUNK, BlockCausal, Layout, Part, block_causal
 from sora2.kernels.matmul import has_fast_bf16
-from sora2.kernels.modulate import Runs, gated_add, norm_modulate
+from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
 
 __all__ = [
     "BACKENDS",
@@ -21,6 +21,7 @@ __all__ = [
     "block_causal",
     "explain",
     "gated_add",
+    "gated_add_norm_modulate",
     "has_fast_bf16",
     "merge_heads",
     "norm_modulate",

@@ -1,15 +1,16 @@
-"""Norm + modulate and gate + residual over a modality-major stream, each with its own backward.
+"""Norm + modulate and gate + residual over a modality-major stream, with a backward of their own.
 
-The stream is flat, (T, D), one contiguous slice per modality. A modality's parameters are rows of a small table (U, D),
-looked up by runs: `index` (B, R) names the row of each run of consecutive tokens. So nothing of size T is gathered
-when a clip has one level (R = 1), and the gradient of a table is a sum over runs and a scatter of B * R rows.
+The stream is flat, (T, D), one contiguous slice per modality. A modality's parameters are rows of a table that are
+looked up by runs of consecutive tokens, so nothing of size T is gathered when a clip has one level, and the
+gradient of a table is a sum over each run's tokens.
 
-Plain autograd computes the same (`modulate_reference`, `gated_add_reference` are the definitions) but splits and
-concatenates the stream at every step; these write slices of one output.
+Plain autograd computes the same (`norm_modulate_reference` and `gated_add_reference` are the definitions) but splits
+and concatenates the stream at every step; these write slices of one output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,55 +21,86 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class Runs:
-    """Where one modality lies in the stream and which table row each of its runs uses."""
+    """Where one modality lies in the stream, and which table row each of its runs of tokens uses.
+
+    `index` (batch * runs,) names the row of each run. None: the table's rows are the runs already, or it has one row
+    that all share.
+    """
 
     rows: slice  # of the (T, D) stream
-    index: Tensor  # (B, R) int64
+    batch: int
+    runs: int  # per sample, of equal length
+    index: Tensor | None = None
 
     def view(self, flat: Tensor) -> Tensor:
-        """(T, D) -> (B, R, tokens of a run, D), a view."""
-        part = flat[self.rows]
-        return part.view(*self.index.shape, -1, part.shape[-1])
+        """(T, D) -> (batch, runs, tokens of a run, D), a view."""
+        return flat[self.rows].view(self.batch, self.runs, -1, flat.shape[-1])
 
     def gather(self, table: Tensor) -> Tensor:
-        """(U, D) -> (B, R, 1, D)."""
-        return table.index_select(0, self.index.flatten()).view(*self.index.shape, 1, -1)
+        """(U, D) -> (batch or 1, runs or 1, 1, D)."""
+        if table.shape[0] == 1:
+            return table.view(1, 1, 1, -1)
+        found = table if self.index is None else table.index_select(0, self.index)
+        return found.view(self.batch, self.runs, 1, -1)
 
     def scatter(self, grad: Tensor, table: Tensor) -> Tensor:
-        """Sum of (B, R, n, D) over the tokens that used each row -> (U, D): the backward of `gather`."""
-        per_run = grad.sum(2).flatten(0, 1)  # (B * R, D)
+        """Sum of (batch, runs, n, D) over the tokens that used each row -> (U, D): the backward of `gather`."""
+        per_run = grad.sum(2).flatten(0, 1)  # (batch * runs, D)
         if table.shape[0] == 1:
             return per_run.sum(0, keepdim=True)
-        return torch.zeros_like(table).index_add_(0, self.index.flatten(), per_run)
+        if self.index is None:
+            return per_run
+        return torch.zeros(table.shape, dtype=grad.dtype, device=grad.device).index_add_(
+            0, self.index, per_run
+        )
+
+
+def _modulate(out: Tensor, normed: Tensor, runs: Sequence[Runs], tables: Sequence[Tensor]) -> Tensor:
+    for r, shift, gain in zip(runs, tables[::2], tables[1::2], strict=True):
+        torch.addcmul(r.gather(shift), r.view(normed), r.gather(gain), out=r.view(out))
+    return out
+
+
+def _scale(out: Tensor, x: Tensor, runs: Sequence[Runs], tables: Sequence[Tensor]) -> Tensor:
+    for r, table in zip(runs, tables, strict=True):
+        torch.mul(r.view(x), r.gather(table), out=r.view(out))
+    return out
+
+
+def _scatter(product: Tensor, runs: Sequence[Runs], tables: Sequence[Tensor]) -> list[Tensor]:
+    return [r.scatter(r.view(product), table) for r, table in zip(runs, tables, strict=True)]
+
+
+def _norm_modulate_backward(
+    grad: Tensor, saved: Sequence[Tensor], runs: Sequence[Runs], tables: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of the stream and of the interleaved (shift, gain) tables; saved is (x, normed, mean, rstd)."""
+    x, normed, mean, rstd = saved
+    scratch = torch.mul(grad, normed)  # (T, D)
+    pairs = zip(_scatter(grad, runs, tables[::2]), _scatter(scratch, runs, tables[1::2]), strict=True)
+    flat = [g for pair in pairs for g in pair]
+    _scale(scratch, grad, runs, tables[1::2])
+    only_input = [True, False, False]
+    gx = torch.ops.aten.native_layer_norm_backward(
+        scratch, x, x.shape[-1:], mean, rstd, None, None, only_input
+    )[0]
+    return gx, flat
 
 
 class _NormModulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, runs: tuple[Runs, ...], *tables: Tensor) -> Tensor:
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)  # (T, D)
-        out = torch.empty_like(x)
-        for r, shift, gain in zip(runs, tables[::2], tables[1::2], strict=True):
-            torch.addcmul(r.gather(shift), r.view(normed), r.gather(gain), out=r.view(out))
         ctx.save_for_backward(x, normed, mean, rstd, *tables)
         ctx.runs = runs
-        return out
+        return _modulate(torch.empty_like(x), normed, runs, tables)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, normed, mean, rstd, *tables = ctx.saved_tensors
-        grad = grad.contiguous()
-        scratch = torch.mul(grad, normed)  # (T, D)
-        grads: list[Tensor] = []
-        for r, shift, gain in zip(ctx.runs, tables[::2], tables[1::2], strict=True):
-            grads += [r.scatter(r.view(grad), shift), r.scatter(r.view(scratch), gain)]
-        for r, gain in zip(ctx.runs, tables[1::2], strict=True):
-            torch.mul(r.view(grad), r.gather(gain), out=r.view(scratch))
-        mask = [True, False, False]
-        gx = torch.ops.aten.native_layer_norm_backward(
-            scratch, x, x.shape[-1:], mean, rstd, None, None, mask
-        )[0]
-        return gx, None, None, *grads
+        saved, tables = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        gx, g_tables = _norm_modulate_backward(grad.contiguous(), saved, ctx.runs, tables)
+        return gx, None, None, *g_tables
 
 
 class _GatedAdd(torch.autograd.Function):
@@ -87,44 +119,83 @@ class _GatedAdd(torch.autograd.Function):
         update, *gates = ctx.saved_tensors
         grad = grad.contiguous()
         scratch = torch.mul(grad, update)  # (T, D)
-        grads = [r.scatter(r.view(scratch), gate) for r, gate in zip(ctx.runs, gates, strict=True)]
-        for r, gate in zip(ctx.runs, gates, strict=True):
-            torch.mul(r.view(grad), r.gather(gate), out=r.view(scratch))
-        return grad, scratch, None, *grads
+        g_gates = _scatter(scratch, ctx.runs, gates)
+        return grad, _scale(scratch, grad, ctx.runs, gates), None, *g_gates
+
+
+class _GatedAddNormModulate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, update: Tensor, eps: float, runs: tuple[Runs, ...], *tables: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        gates, modulation = tables[: len(runs)], tables[len(runs) :]
+        out = torch.empty_like(x)
+        for r, gate in zip(runs, gates, strict=True):
+            torch.addcmul(r.view(x), r.view(update), r.gather(gate), out=r.view(out))
+        normed, mean, rstd = torch.native_layer_norm(out, out.shape[-1:], None, None, eps)  # (T, D)
+        ctx.save_for_backward(out, normed, mean, rstd, update, *tables)
+        ctx.runs = runs
+        return out, _modulate(torch.empty_like(x), normed, runs, modulation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_out: Tensor, g_modulated: Tensor) -> tuple[Tensor | None, ...]:
+        saved, update, tables = ctx.saved_tensors[:4], ctx.saved_tensors[4], ctx.saved_tensors[5:]
+        gates, modulation = tables[: len(ctx.runs)], tables[len(ctx.runs) :]
+        grad, g_modulation = _norm_modulate_backward(g_modulated.contiguous(), saved, ctx.runs, modulation)
+        grad.add_(g_out)  # (T, D)
+        scratch = torch.mul(grad, update)  # (T, D)
+        g_gates = _scatter(scratch, ctx.runs, gates)
+        return grad, _scale(scratch, grad, ctx.runs, gates), None, None, *g_gates, *g_modulation
 
 
 def norm_modulate(
-    x: Tensor, runs: tuple[Runs, ...], shifts: list[Tensor], gains: list[Tensor], eps: float
+    x: Tensor, runs: tuple[Runs, ...], shifts: Sequence[Tensor], gains: Sequence[Tensor], eps: float
 ) -> Tensor:
     """LayerNorm(x) * gain + shift, without learned norm weights.
 
     x (T, D); per modality a shift and a gain table (U, D), in the dtype of x -> (T, D).
     """
-    tables = [t for pair in zip(shifts, gains, strict=True) for t in pair]
-    return _NormModulate.apply(x, eps, runs, *tables)
+    return _NormModulate.apply(x, eps, runs, *_interleave(shifts, gains))
 
 
-def gated_add(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: list[Tensor]) -> Tensor:
+def gated_add(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: Sequence[Tensor]) -> Tensor:
     """x + gate * update. x and update (T, D); per modality a gate table (U, D), in the dtype of x -> (T, D)."""
     return _GatedAdd.apply(x, update, runs, *gates)
 
 
+def gated_add_norm_modulate(
+    x: Tensor,
+    update: Tensor,
+    runs: tuple[Runs, ...],
+    gates: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    gains: Sequence[Tensor],
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """`gated_add`, and `norm_modulate` of its result, in one node: (x + gate * update, its norm modulated)."""
+    return _GatedAddNormModulate.apply(x, update, eps, runs, *gates, *_interleave(shifts, gains))
+
+
 def norm_modulate_reference(
-    x: Tensor, runs: tuple[Runs, ...], shifts: list[Tensor], gains: list[Tensor], eps: float
+    x: Tensor, runs: tuple[Runs, ...], shifts: Sequence[Tensor], gains: Sequence[Tensor], eps: float
 ) -> Tensor:
     """The definition of `norm_modulate` in plain autograd."""
     normed = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
     parts = [
-        (r.view(normed) * g[r.index].unsqueeze(2) + s[r.index].unsqueeze(2)).flatten(0, 2)
+        (r.view(normed) * r.gather(g) + r.gather(s)).flatten(0, 2)
         for r, s, g in zip(runs, shifts, gains, strict=True)
     ]
     return torch.cat(parts)
 
 
-def gated_add_reference(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: list[Tensor]) -> Tensor:
+def gated_add_reference(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: Sequence[Tensor]) -> Tensor:
     """The definition of `gated_add` in plain autograd."""
     parts = [
-        (r.view(x) + r.view(update) * g[r.index].unsqueeze(2)).flatten(0, 2)
-        for r, g in zip(runs, gates, strict=True)
+        (r.view(x) + r.view(update) * r.gather(g)).flatten(0, 2) for r, g in zip(runs, gates, strict=True)
     ]
     return torch.cat(parts)
+
+
+def _interleave(shifts: Sequence[Tensor], gains: Sequence[Tensor]) -> list[Tensor]:
+    return [t for pair in zip(shifts, gains, strict=True) for t in pair]

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sora2.kernels import attention, gated_add, merge_heads, norm_modulate, split_heads, squared_relu
+from sora2.kernels import (
+    attention,
+    gated_add,
+    gated_add_norm_modulate,
+    merge_heads,
+    norm_modulate,
+    split_heads,
+    squared_relu,
+)
 from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.layers import Linear
 from sora2.model.modulation import BLOCK_PARAMETERS
@@ -64,24 +72,23 @@ class Block(nn.Module):
         self.table = nn.ParameterDict({g: torch.empty(BLOCK_PARAMETERS, config.width) for g in groups})
 
     def forward(self, x: Tensor, modulation: list[Tensor], packing: Packing) -> Tensor:
-        """x (T, D) modality-major; modulation per segment (U, 8, D), one row per distinct level -> (T, D)."""
+        """x (T, D) modality-major; modulation per segment (U, 8, D), see `Modulation` -> (T, D)."""
         runs = packing.runs
-        shift, gain, gate, shift2, gain2, gate2 = self._rows(
-            modulation, packing, x.dtype
-        )  # each: (U, D) per segment
+        shift, gain, gate, shift2, gain2, gate2 = self._tables(modulation, packing, x.dtype)
         h = norm_modulate(x, runs, shift, gain, self.eps)  # (T, D)
-        x = gated_add(x, self.attention(h, packing), runs, gate)  # (T, D)
-        h = norm_modulate(x, runs, shift2, gain2, self.eps)  # (T, D)
+        h = self.attention(h, packing)  # (T, D)
+        x, h = gated_add_norm_modulate(x, h, runs, gate, shift2, gain2, self.eps)  # (T, D) each
         return gated_add(x, self._feed_forward(h, packing), runs, gate2)  # (T, D)
 
-    def _rows(self, modulation: list[Tensor], packing: Packing, dtype: torch.dtype) -> list[list[Tensor]]:
-        """The six parameters of this block, each a list over segments of (U, D)."""
+    def _tables(
+        self, modulation: list[Tensor], packing: Packing, dtype: torch.dtype
+    ) -> zip[tuple[Tensor, ...]]:
+        """The six parameters of this block, each a tuple over segments of (U, D)."""
         found = []
         for segment, base in zip(packing.segments, modulation, strict=True):
             table = self.table["all" if "all" in self.table else segment.group]
             found.append((base[:, :BLOCK_PARAMETERS] + table).to(dtype).unbind(1))  # 6 x (U, D)
-        shift, gain, gate, shift2, gain2, gate2 = (list(rows) for rows in zip(*found, strict=True))
-        return [shift, [1 + g for g in gain], gate, shift2, [1 + g for g in gain2], gate2]
+        return zip(*found, strict=True)
 
     def _feed_forward(self, h: Tensor, packing: Packing) -> Tensor:
         if "all" in self.ffn:

@@ -1,4 +1,4 @@
-"""Noise levels -> shift, scale and gate of every block, once per distinct level and modality.
+"""Noise levels -> shift, gain and gate of every block, once per distinct level and modality.
 
 A token is told its own noise level. Levels repeat (a whole clip at one level, a row of clean frames), so the
 embedding network runs once per distinct level, and blocks look their parameters up by runs (`packing.level_runs`).
@@ -16,9 +16,11 @@ from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.packing import Packing
 
-#: Shift, scale, gate of attention, the same of the feed-forward; then shift and scale of the output layer.
+#: Shift, gain, gate of attention, the same of the feed-forward; then shift and gain of the output layer.
 BLOCK_PARAMETERS = 6
 OUTPUT_PARAMETERS = 2
+#: 1 at the gains.
+UNIT = (0, 1, 0, 0, 1, 0, 0, 1)
 
 
 class Modulation(nn.Module):
@@ -48,9 +50,26 @@ class Modulation(nn.Module):
         return F.silu(self.embed_out(F.silu(self.embed_in(features))))  # (U, level_width)
 
     def forward(self, packing: Packing) -> list[Tensor]:
-        """Per segment (U, 8, D): a row for each distinct level. Runs in float32: few rows, and every token's business."""
+        """Per segment (U, 8, D), its shifts, gains and gates: a row per distinct level, or per run where those are few.
+
+        Runs in float32: few rows, and every token depends on them.
+        """
+        out = []
         with torch.autocast(packing.cosine.device.type, enabled=False):
-            return [
-                self.head(segment.group)(self.embed(levels)).view(len(levels), -1, self.width)
-                for segment, levels in zip(packing.segments, packing.levels, strict=True)
-            ]
+            for segment, levels, runs, order in zip(
+                packing.segments, packing.levels, packing.runs, packing.level_of_run, strict=True
+            ):
+                rows = self.head(segment.group)(self.embed(levels)).view(
+                    len(levels), -1, self.width
+                )  # (U, 8, D)
+                rows = rows + self.unit(rows)
+                # Few rows are laid out by run once, here; many are looked up where they are used.
+                out.append(
+                    rows if runs.index is not None or len(levels) == 1 else rows.index_select(0, order)
+                )
+        return out
+
+    @staticmethod
+    def unit(rows: Tensor) -> Tensor:
+        """(8, 1): the gains are 1 + what the network says."""
+        return torch.tensor(UNIT, dtype=rows.dtype, device=rows.device)[:, None]

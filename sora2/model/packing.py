@@ -18,6 +18,9 @@ from sora2.model.config import GROUP_OF, ModelError, TransformerConfig
 from sora2.model.rope import rotation_angles
 from sora2.types import Batch
 
+#: Runs of at least this many tokens have their modulation laid out once per forward, shorter ones look it up.
+RUN_TOKENS = 4
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -51,7 +54,8 @@ class Packing:
     key_mask: Tensor | None  # (B, N) bool; None when no token is padding
     layout: Layout | None
     levels: tuple[Tensor, ...]  # per segment (U,): its distinct noise levels
-    runs: tuple[Runs, ...]  # per segment: which level each run of tokens has
+    level_of_run: tuple[Tensor, ...]  # per segment (batch * runs,): the distinct level of each run of tokens
+    runs: tuple[Runs, ...]  # per segment: where its runs lie
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -91,13 +95,25 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
         timeless = torch.cat([torch.full((s.tokens,), s.name not in ("video", "audio")) for s in segments])
         layout = block_causal(positions[..., 0], timeless.to(positions.device), config.chunk_seconds)
     key_mask = None if bool(mask.all()) else mask
-    levels, runs = [], []
+    levels, level_of_run, runs = [], [], []
     for s in segments:
-        distinct, index = level_runs(present[s.name].noise_level.detach()).unique(return_inverse=True)
+        per_run = level_runs(present[s.name].noise_level.detach())  # (B, R)
+        distinct, index = per_run.unique(return_inverse=True)  # (U,), (B, R)
+        few = per_run.shape[1] * RUN_TOKENS <= s.tokens
         levels.append(distinct)
-        runs.append(Runs(s.rows, index))
+        level_of_run.append(index.flatten())
+        runs.append(Runs(s.rows, size, per_run.shape[1], None if few else index.flatten()))
     return Packing(
-        tuple(segments), size, start, angles.cos(), angles.sin(), key_mask, layout, tuple(levels), tuple(runs)
+        segments=tuple(segments),
+        batch=size,
+        tokens=start,
+        cosine=angles.cos(),
+        sine=angles.sin(),
+        key_mask=key_mask,
+        layout=layout,
+        levels=tuple(levels),
+        level_of_run=tuple(level_of_run),
+        runs=tuple(runs),
     )
 
 

@@ -76,7 +76,7 @@ class Transformer(nn.Module):
         shift, gain = zip(
             *(base[:, BLOCK_PARAMETERS:].to(x.dtype).unbind(1) for base in modulation), strict=True
         )
-        x = norm_modulate(x, packing.runs, list(shift), [1 + g for g in gain], self.config.norm_eps)  # (T, D)
+        x = norm_modulate(x, packing.runs, shift, gain, self.config.norm_eps)  # (T, D)
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:

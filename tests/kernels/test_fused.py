@@ -3,7 +3,16 @@
 import torch
 from torch.autograd import gradcheck
 
-from sora2.kernels import Runs, Span, gated_add, merge_heads, norm_modulate, split_heads, squared_relu
+from sora2.kernels import (
+    Runs,
+    Span,
+    gated_add,
+    gated_add_norm_modulate,
+    merge_heads,
+    norm_modulate,
+    split_heads,
+    squared_relu,
+)
 from sora2.kernels.heads import split_heads_reference
 from sora2.kernels.modulate import gated_add_reference, norm_modulate_reference
 
@@ -17,14 +26,16 @@ def _double(*shape, seed=0):
 
 
 def _stream():
-    """Three modalities: one level per sample, one per pair of tokens, one per token; 3 distinct levels each."""
+    """Three modalities: one level for all, one per run of two tokens, one per token out of three."""
     lengths, runs_per_sample = (3, 4, 5), (1, 2, 5)
     g = torch.Generator().manual_seed(1)
     runs, row = [], 0
     for n, r in zip(lengths, runs_per_sample, strict=True):
-        runs.append(Runs(slice(row, row + B * n), torch.randint(3, (B, r), generator=g)))
+        index = torch.randint(3, (B * r,), generator=g) if r > 2 else None
+        runs.append(Runs(slice(row, row + B * n), B, r, index))
         row += B * n
-    tables = [_double(3, D, seed=10 + i) for i in range(6)]
+    rows = (1, B * 2, 3)  # shared by all, one per run, looked up
+    tables = [_double(rows[i // 2], D, seed=10 + i) for i in range(6)]
     return tuple(runs), _double(row, D), tables
 
 
@@ -43,9 +54,22 @@ def test_gated_add():
     runs, x, tables = _stream()
     update = _double(*x.shape, seed=5)
     torch.testing.assert_close(
-        gated_add(x, update, runs, tables[:3]), gated_add_reference(x, update, runs, tables[:3])
+        gated_add(x, update, runs, tables[::2]), gated_add_reference(x, update, runs, tables[::2])
     )
-    assert gradcheck(lambda x, u, *t: gated_add(x, u, runs, list(t)), (x, update, *tables[:3]))
+    assert gradcheck(lambda x, u, *t: gated_add(x, u, runs, list(t)), (x, update, *tables[::2]))
+
+
+def test_gated_add_norm_modulate_is_both():
+    runs, x, tables = _stream()
+    update, gates = _double(*x.shape, seed=5), tables[::2]
+
+    def fused(x, update, *t):
+        return gated_add_norm_modulate(x, update, runs, list(t[::2]), *_tables(t), 1e-5)
+
+    added, modulated = fused(x, update, *tables)
+    torch.testing.assert_close(added, gated_add_reference(x, update, runs, gates))
+    torch.testing.assert_close(modulated, norm_modulate_reference(added, runs, *_tables(tables), 1e-5))
+    assert gradcheck(fused, (x, update, *tables))
 
 
 def _heads():
