@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sora2.media.errors import MediaError
+from sora2.media.hdr import rgb_of
 
 
 def centre_crop_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -166,5 +167,4 @@ class PictureTrack:
 
     def _keep(self, count: int) -> None:
         if count:
-            rgb = self.current.to_ndarray(format="rgb24", threads=1)
-            self.pictures += [self.finish(rgb, self.current.rotation)] * count
+            self.pictures += [self.finish(rgb_of(self.current), self.current.rotation)] * count

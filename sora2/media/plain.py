@@ -11,6 +11,7 @@ import numpy as np
 from av.container import InputContainer
 
 from sora2.media.errors import MediaError
+from sora2.media.hdr import is_hdr
 from sora2.media.picture import PictureTrack
 from sora2.media.source import SMALL_PICTURE, Source, clock_zero, first_picture
 
@@ -28,7 +29,7 @@ def obstacle(source: Source, container: InputContainer, stream: av.VideoStream) 
         return "decord is not installed"
     if not isinstance(source, (str, os.PathLike)):
         return "it is not a file on disk"
-    rotation = first_picture(container, stream).rotation
+    first = first_picture(container, stream)
     if stream.codec_context.pix_fmt != "yuv420p":
         return f"its pictures are {stream.codec_context.pix_fmt}, not yuv420p"
     if stream.start_time != 0 or clock_zero(container) != 0:
@@ -39,7 +40,9 @@ def obstacle(source: Source, container: InputContainer, stream: av.VideoStream) 
         return "its frame rate varies"
     if stream.sample_aspect_ratio not in (None, 0, 1):
         return "its pixels are not square"
-    return f"its pictures are rotated by {rotation} degrees" if rotation else ""
+    if is_hdr(first):
+        return "its pictures have a high dynamic range"
+    return f"its pictures are rotated by {first.rotation} degrees" if first.rotation else ""
 
 
 def frame_ticks(stream: av.VideoStream) -> Fraction:

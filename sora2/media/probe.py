@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 
 from sora2.media.errors import MediaError
+from sora2.media.hdr import is_hdr
 from sora2.media.source import (
     Source,
     clock_zero,
@@ -43,6 +44,7 @@ class MediaInfo:
     rotation: int  # degrees counter-clockwise that the stored picture is turned for showing
     pixel_format: str  # "yuv420p", "yuv420p10le" ..., "" without video
     bits: int  # per colour component, 0 without video
+    high_dynamic_range: bool  # HLG or PQ
     video_codec: str
     video_start_seconds: float
     video_seconds: float  # length of the stream
@@ -87,6 +89,7 @@ NOTHING = {
     "rotation": 0,
     "pixel_format": "",
     "bits": 0,
+    "high_dynamic_range": False,
     "video_codec": "",
     "video_start_seconds": 0.0,
     "video_seconds": 0.0,
@@ -153,6 +156,7 @@ def _video_facts(
         "rotation": first.rotation,
         "pixel_format": first.format.name,
         "bits": max(component.bits for component in first.format.components),
+        "high_dynamic_range": is_hdr(first),
         "video_codec": stream.codec_context.name,
         "video_start_seconds": float(stream_start(stream) - zero),
         "video_seconds": float(length),

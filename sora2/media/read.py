@@ -70,7 +70,8 @@ def read_clip(
             which decord conceals, and is as fast.
 
     Returns:
-        Clip with video (T, H, W, 3) uint8, upright, 8 bit; audio (channels, S) float32 in [-1, 1], or None.
+        Clip with video (T, H, W, 3) uint8, upright, high dynamic range tone-mapped; audio (channels, S) float32
+        in [-1, 1]; None for what is missing.
 
     Raises:
         MediaError: not a media file, truncated, damaged, no soundtrack where required, nothing to read, or

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,49 @@ def test_deep_and_full_colour_becomes_eight_bit_rgb(codec, pixel_format):
     assert probe(data).bits == {"yuv444p": 8, "yuv420p16le": 16}.get(pixel_format, 10)
 
 
+def hdr_file(signals: list[float], transfer: int) -> bytes:
+    """Grey bars of these signal levels as 10-bit BT.2020 video with the given transfer curve (ITU-T H.273)."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as out:
+        stream = out.add_stream("libx265", rate=16, options={"x265-params": "log-level=none:crf=4"})
+        stream.width, stream.height, stream.pix_fmt = 32 * len(signals), 64, "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
+            9,
+            transfer,
+            9,
+            1,
+        )
+        for _ in range(2):
+            frame = av.VideoFrame(stream.width, stream.height, "yuv420p10le")
+            luma = np.repeat([round(64 + 876 * s) for s in signals], 32)
+            for plane, row in zip(frame.planes, (luma, 512, 512), strict=True):
+                values = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+                values[:, : plane.width] = row
+                plane.update(values.tobytes())
+            frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = 9, transfer, 9, 1
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("transfer", "white", "peak"), [(16, 0.581, 0.752), (18, 0.75, 1.0)], ids=["pq", "hlg"]
+)
+def test_high_dynamic_range_is_tone_mapped(transfer, white, peak):
+    """Black stays black, diffuse white (203 cd/m2) is bright but not clipped, the peak is full white, grey is grey."""
+    data = hdr_file([0.0, 0.3, white, 0.5 * (white + peak), peak], transfer)
+    info = probe(data)
+    assert info.high_dynamic_range and info.bits == 10
+    picture = read_clip(data).video[0, 32].float()
+    bars = [picture[32 * k + 16] for k in range(5)]
+    assert all(bar.max() - bar.min() <= 3 for bar in bars)
+    level = [float(bar.mean()) for bar in bars]
+    assert level == sorted(level)
+    assert level[0] <= 3 and level[2] == pytest.approx(217, abs=4) and level[4] >= 252
+    assert not probe(make_file(video=grey_ramp(2))).high_dynamic_range
+
+
 def test_surround_sound_is_mixed_to_stereo():
     sound = np.zeros((6, 2 * RATE), np.float32)  # FL FR FC LFE BL BR
     for channel in range(6):
@@ -156,8 +201,6 @@ def test_resizing_averages_instead_of_skipping():
 
 def test_pixels_that_are_not_square(tmp_path):
     """Anamorphic video (DVD, DV) is shown at its display width."""
-    import av
-
     path = tmp_path / "wide.mp4"
     with av.open(path, "w") as out:
         stream = out.add_stream("libx264", rate=16)
