@@ -33,10 +33,10 @@ demo: $(STAMP)
 	$(PY) scripts/demo.py $(DEMO)
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu" $(PYTEST)
+	$(PY) -m pytest -n 2 --dist loadscope -m "not slow and not gpu" $(PYTEST)
 
 test-all: $(STAMP)
-	$(PY) -m pytest -m "not gpu" $(PYTEST)
+	$(PY) -m pytest -n 2 --dist loadscope -m "not gpu" $(PYTEST)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

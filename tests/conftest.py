@@ -1,4 +1,4 @@
-"""Shared settings of the suite: offline, few threads, deterministic."""
+"""Shared settings of the suite: offline, one thread per worker process (make test runs two), deterministic."""
 
 import os
 
@@ -8,4 +8,4 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import torch
 
-torch.set_num_threads(int(os.environ.get("SORA2_TEST_THREADS", "2")))
+torch.set_num_threads(int(os.environ.get("SORA2_TEST_THREADS", "1")))

@@ -10,9 +10,11 @@ from sora2.config import ConfigError
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a schedule over samples seen (not steps), so nothing changes with the batch size."""
+    """AdamW or Muon, with a schedule over samples seen (not steps), so nothing changes with the batch size."""
 
+    name: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices, the rest stays with AdamW
     lr: float = 1e-3
+    muon_lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -23,7 +25,7 @@ class OptimizerConfig:
     discriminator_lr: float = 2e-4
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.discriminator_lr <= 0:
+        if min(self.lr, self.discriminator_lr, self.muon_lr) <= 0:
             raise ConfigError(
                 f"optimizer.lr={self.lr} and discriminator_lr={self.discriminator_lr} must be positive"
             )

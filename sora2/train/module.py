@@ -18,6 +18,7 @@ from sora2.config import to_mapping
 from sora2.errors import UserError
 from sora2.train.config import OptimizerConfig, TrainConfig
 from sora2.train.ema import PowerEMA, named_parameters
+from sora2.train.optimizer import build_optimizer
 from sora2.train.recipe import LossOutput, Progress, Recipe
 
 
@@ -42,6 +43,13 @@ def learning_rate(base: float, config: OptimizerConfig, progress: Progress) -> f
         return base
     decay = 0.5 * (1 + math.cos(math.pi * progress.fraction))
     return base * (config.final_lr_fraction + (1 - config.final_lr_fraction) * decay)
+
+
+def base_rate(config: OptimizerConfig, optimizer: str, group: dict[str, Any]) -> float:
+    """The configured rate of a parameter group, before the schedule."""
+    if optimizer != "main":
+        return config.discriminator_lr
+    return config.muon_lr if group.get("muon", False) else config.lr
 
 
 class TrainingModule(L.LightningModule):
@@ -74,20 +82,11 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         o = self.config.optimizer
+        names = {id(p): name for name, p in self.recipe.named_parameters()}
         optimizers = []
-        for name, parameters in self.recipe.optimizer_groups().items():
-            matrices = [p for p in parameters if p.ndim >= 2]
-            vectors = [p for p in parameters if p.ndim < 2]
-            groups = [
-                {"params": matrices, "weight_decay": o.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ]
-            lr = o.lr if name == "main" else o.discriminator_lr
-            optimizers.append(
-                torch.optim.AdamW(
-                    [g for g in groups if g["params"]], lr=lr, betas=o.betas, eps=o.eps, fused=True
-                )
-            )
+        for parameters in self.recipe.optimizer_groups().values():
+            named = {names[id(p)]: p for p in parameters}
+            optimizers.append(build_optimizer(named, o, self.recipe.outer_layers))
         return optimizers
 
     def training_step(self, batch: Any, batch_index: int) -> None:
@@ -123,12 +122,10 @@ class TrainingModule(L.LightningModule):
         checked = torch.stack([*norms, *(t.to(norms[0]) for t in self.latest_totals.values())])
         if not torch.isfinite(checked).all():
             self._refuse(norms)
+        begun = Progress(self._samples_at_step_start, self.progress.max_samples)
         for name, optimizer in zip(groups, optimizers, strict=True):
-            base = o.lr if name == "main" else o.discriminator_lr
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(
-                    base, o, Progress(self._samples_at_step_start, self.progress.max_samples)
-                )
+                group["lr"] = learning_rate(base_rate(o, name, group), o, begun)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:

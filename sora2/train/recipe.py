@@ -41,6 +41,8 @@ class Recipe(nn.Module):
 
     #: Names of submodules whose weights are averaged (EMA) and exported.
     averaged: tuple[str, ...] = ("model",)
+    #: Parts of the names of matrices that Muon leaves to AdamW: input and output layers, embeddings, tables.
+    outer_layers: tuple[str, ...] = ()
 
     def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters per optimizer. "main" is required; "discriminator" is stepped after it."""

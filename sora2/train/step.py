@@ -33,6 +33,7 @@ class DiffusionRecipe(Recipe):
     """Flow matching on packed video, audio, reference and text tokens with per-token noise levels."""
 
     averaged = ("model",)
+    outer_layers = ("project_in", "project_out", "kind", "table", "modulation")
 
     def __init__(self, model: Transformer, diffusion: DiffusionConfig, info: dict[str, Any]) -> None:
         super().__init__()

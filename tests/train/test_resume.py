@@ -99,10 +99,12 @@ def test_ctrl_c_ends_between_steps_with_a_checkpoint_and_exit_code_130(world):
     assert_same_state(run(world, "no-ctrl-c", **extra), resumed)
 
 
-def test_stopping_at_every_step_changes_nothing(world):
-    whole = run(world, "one-go")
-    for samples in range(4, 49, 4):
-        stepwise = run(world, "stepwise", **{"trainer.max_samples": 48, "trainer.stop_at_samples": samples})
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopping_at_every_step_changes_nothing(world, optimizer):
+    extra = {"optimizer.name": optimizer, "trainer.max_samples": 24}
+    whole = run(world, f"one-go-{optimizer}", **extra)
+    for samples in range(4, 25, 4):
+        stepwise = run(world, f"stepwise-{optimizer}", **extra, **{"trainer.stop_at_samples": samples})
     assert_same_state(whole, stepwise)
 
 
