@@ -1,16 +1,18 @@
 """From tracks to physics: free flights, contacts with sub-frame times, gravity.
 
-Each axis of a track is cut into pieces by dynamic programming. Vertically a piece is a free flight (a parabola whose
-curvature, gravity, all flights of all balls share) or support (no vertical motion); horizontally a piece is uniform
-motion. Gravity is the value under which all tracks are explained by the fewest, best fitting pieces, refined by
-least squares. A contact is the moment at which two neighbouring pieces intersect, so its time does not depend on the
-frame rate's grid, and the frame after a bounce never bends the parabola before it.
+Each axis of a track is cut into pieces by dynamic programming. Vertically a piece is a free flight (a
+parabola whose curvature, gravity, all flights of all balls share) or support (no vertical motion);
+horizontally a piece is uniform motion. Gravity is the value under which all tracks are explained by the
+fewest, best fitting pieces, refined by least squares. A contact is the moment at which two neighbouring
+pieces intersect, so its time does not depend on the frame rate's grid, and the frame after a bounce never
+bends the parabola before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ LONE_FRAME_COST = 6.0  # extra for a piece of one frame inside a clip
 SUPPORT_COST = -3.0  # a piece without vertical motion has no speed to fit, and is the simpler story
 SIGMA_RANGE = (0.08, 0.8)  # pixels: noise of a centroid, sharp to blurred
 MINIMUM_FLIGHT_FRAMES = 4
+LONGEST_SECONDS = 2.5  # of one piece; a longer flight is two, which costs no accuracy
 
 
 @dataclass(frozen=True)
@@ -69,21 +72,28 @@ class Motion:
 
 
 class _Moments:
-    """Residual sums of squares of every span of frames of one axis, under any gravity, in closed form."""
+    """Residual sums of squares of every span of frames of one axis, under any gravity, in closed form.
+
+    Arrays are (T, L): entry [j, l] is about the frames j - l .. j, for spans of up to `LONGEST_SECONDS`; a span that
+    would begin before the clip has no frames.
+    """
 
     def __init__(self, position: Array, seen: NDArray[np.bool_], fps: float) -> None:
         n = len(position)
+        longest = min(n, max(40, round(LONGEST_SECONDS * fps)))
         self.time = np.arange(n) / fps
+        start = np.arange(n)[:, None] - np.arange(longest)  # (T, L) first frame of each span
+        self.legal = start >= 0
+        first, last = np.maximum(start, 0), np.arange(n)[:, None]
         centred = self.time - self.time.mean()
         w = seen.astype(np.float64)
         y = np.where(seen, position, 0.0)
-        offset = y[seen].mean() if seen.any() else 0.0
-        y = np.where(seen, y - offset, 0.0)
+        y = np.where(seen, y - (y[seen].mean() if seen.any() else 0.0), 0.0)
         q = 0.5 * centred**2
 
         def span(values: Array) -> Array:
             total = np.concatenate([[0.0], np.cumsum(values)])
-            return total[None, 1:] - total[:-1, None]  # [i, j]: sum over frames i..j
+            return np.where(self.legal, total[last + 1] - total[first], 0.0)
 
         self.count = span(w)
         s1, st, stt = self.count, span(w * centred), span(w * centred**2)
@@ -91,8 +101,8 @@ class _Moments:
         safe = np.where(determinant > 1e-12, determinant, 1.0)
         sums = {"y": (span(y), span(y * centred)), "q": (span(w * q), span(w * q * centred))}
 
-        def residual(first: str, second: str, product: Array) -> Array:
-            (a0, a1), (b0, b1) = sums[first], sums[second]
+        def residual(one: str, other: str, product: Array) -> Array:
+            (a0, a1), (b0, b1) = sums[one], sums[other]
             fitted = (stt * a0 * b0 - st * (a0 * b1 + a1 * b0) + s1 * a1 * b1) / safe
             return np.where(determinant > 1e-12, product - fitted, 0.0)
 
@@ -100,11 +110,10 @@ class _Moments:
         self.yy = np.maximum(residual("y", "y", syy), 0)
         self.yq = residual("y", "q", span(y * q))
         self.qq = np.maximum(residual("q", "q", span(w * q**2)), 0)
-        mean_square = sums["y"][0] ** 2 / np.where(s1 > 0, s1, 1.0)
-        self.constant = np.maximum(syy - mean_square, 0)
+        self.constant = np.maximum(syy - sums["y"][0] ** 2 / np.where(s1 > 0, s1, 1.0), 0)
 
     def flight(self, gravity: Array) -> Array:
-        """(G, n, n) residual sums of squares for each gravity (G,)."""
+        """(G, T, L) residual sums of squares for each gravity (G,)."""
         g = gravity[:, None, None]
         return np.maximum(self.yy - 2 * g * self.yq + g**2 * self.qq, 0)
 
@@ -123,7 +132,7 @@ def analyse_motion(tracks: Sequence[Array], fps: float) -> Motion:
     vertical = [m[1] for m in moments]
     noise = [s[1] for s in sigma]
     gravity, cuts = _explain(vertical, noise)
-    yq, qq, frames = _flight_sums(vertical, cuts)
+    _, qq, frames = _flight_sums(vertical, cuts)
     error = float(np.median(noise)) / np.sqrt(qq) if qq > 0 else np.nan
     pieces, contacts = [], []
     for ball, track in enumerate(tracks):
@@ -154,10 +163,17 @@ Cut = list[tuple[int, int, bool]]  # (start, stop, support) of pieces
 
 
 def _explain(vertical: list[_Moments], noise: list[float]) -> tuple[float, list[Cut]]:
-    """Gravity and cuts that explain all tracks most cheaply: the best of many candidates, refined while it pays."""
+    """Gravity and cuts that explain all tracks most cheaply: the best of many candidates, refined while it
+    pays."""
     candidates = _candidates(vertical)
-    costs = [_cut(m, s, candidates, vertical=True)[0] for m, s in zip(vertical, noise, strict=True)]
-    gravity = float(candidates[int(np.argmin(sum(costs)))])
+    batch = max(1, int(4e6) // max(m.count.size for m in vertical))  # of candidates: bounds the memory
+    costs = np.concatenate(
+        [
+            sum(_cut(m, s, some, vertical=True)[0] for m, s in zip(vertical, noise, strict=True))
+            for some in np.array_split(candidates, -(-len(candidates) // batch))
+        ]
+    )
+    gravity = float(candidates[int(np.argmin(costs))])
     best_cost, best_gravity, best_cuts = np.inf, gravity, []
     for _ in range(4):
         cut = [_cut(m, s, np.array([gravity]), vertical=True) for m, s in zip(vertical, noise, strict=True)]
@@ -178,10 +194,12 @@ def _candidates(vertical: list[_Moments]) -> Array:
     found: list[Array] = []
     for m in vertical:
         for length in (5, 6, 8, 10, 14):
-            i = np.arange(0, m.count.shape[0] - length + 1)
-            j = i + length - 1
-            whole = (m.count[i, j] >= length - 1) & (m.qq[i, j] > 0)
-            found.append(m.yq[i, j][whole] / m.qq[i, j][whole])
+            if length <= m.count.shape[1]:
+                count, yq, qq = (a[:, length - 1] for a in (m.count, m.yq, m.qq))
+                whole = (count >= length - 1) & (qq > 0)
+                found.append(yq[whole] / qq[whole])
+    if not found:
+        return np.zeros(1)
     values = np.concatenate(found)
     if not len(values):
         return np.zeros(1)
@@ -189,27 +207,32 @@ def _candidates(vertical: list[_Moments]) -> Array:
 
 
 def _cut(m: _Moments, sigma: float, gravity: Array, *, vertical: bool) -> tuple[Array, Cut]:
-    """Best cut into pieces: cost (G,) per gravity, and (start, stop, support) of the pieces of the first one."""
-    n = m.count.shape[0]
-    cost = m.flight(gravity) / sigma**2 + PIECE_COST  # (G, n, n)
-    support = np.full((n, n), np.inf)
+    """Best cut into pieces: cost (G,) per gravity, and (start, stop, support) of the pieces of the first
+    one."""
+    n, longest = m.count.shape
+    cost = m.flight(gravity) / sigma**2 + PIECE_COST  # (G, T, L)
+    supported = np.zeros(cost.shape, np.bool_)
     if vertical:
         support = m.constant / sigma**2 + PIECE_COST + SUPPORT_COST + np.where(m.count < 3, np.inf, 0.0)
+        supported = support < cost
+        cost = np.minimum(cost, support)
     lone = np.where(m.count <= 1, LONE_FRAME_COST, 0.0)
-    lone[0, :] = lone[:, -1] = 0.0
-    supported = support[None] < cost
-    cost = np.minimum(cost, support[None]) + lone
+    lone[-1] = 0.0
+    lone[np.arange(min(n, longest)), np.arange(min(n, longest))] = 0.0  # spans that begin with the clip
+    cost = cost + np.where(m.legal, lone, np.inf)
     best = np.zeros((len(gravity), n + 1))
-    origin = np.zeros((len(gravity), n + 1), np.intp)
+    length = np.zeros((len(gravity), n + 1), np.intp)
     for j in range(n):
-        total = best[:, : j + 1] + cost[:, : j + 1, j]  # (G, j + 1)
-        origin[:, j + 1] = np.argmin(total, axis=1)
-        best[:, j + 1] = np.take_along_axis(total, origin[:, j + 1 : j + 2], axis=1)[:, 0]
+        reach = min(j + 1, longest)
+        total = best[:, j + 1 - reach : j + 1][:, ::-1] + cost[:, j, :reach]  # (G, reach)
+        choice = np.argmin(total, axis=1)
+        length[:, j + 1] = choice + 1
+        best[:, j + 1] = np.take_along_axis(total, choice[:, None], axis=1)[:, 0]
     pieces = []
     stop = n
     while stop > 0:
-        start = int(origin[0, stop])
-        pieces.append((start, stop - 1, bool(supported[0, start, stop - 1])))
+        start = stop - int(length[0, stop])
+        pieces.append((start, stop - 1, bool(supported[0, stop - 1, stop - 1 - start])))
         stop = start
     return best[:, n], pieces[::-1]
 
@@ -219,15 +242,16 @@ def _flight_sums(vertical: list[_Moments], cuts: list[Cut]) -> tuple[float, floa
     frames = 0
     for m, cut in zip(vertical, cuts, strict=True):
         for start, stop, support in cut:
-            if not support and m.count[start, stop] >= MINIMUM_FLIGHT_FRAMES:
-                yq += float(m.yq[start, stop])
-                qq += float(m.qq[start, stop])
-                frames += int(m.count[start, stop])
+            if not support and m.count[stop, stop - start] >= MINIMUM_FLIGHT_FRAMES:
+                yq += float(m.yq[stop, stop - start])
+                qq += float(m.qq[stop, stop - start])
+                frames += int(m.count[stop, stop - start])
     return yq, qq, frames
 
 
 def _fit_pieces(position: Array, cut: Cut, gravity: float, fps: float) -> tuple[Piece, ...]:
-    """Least-squares line through each piece once gravity is taken out. Pieces of a single frame are dropped."""
+    """Least-squares line through each piece once gravity is taken out. Pieces of a single frame are
+    dropped."""
     pieces = []
     for start, stop, support in cut:
         frames = np.arange(start, stop + 1)
@@ -246,8 +270,8 @@ def _fit_pieces(position: Array, cut: Cut, gravity: float, fps: float) -> tuple[
 
 def _contacts(ball: int, x: tuple[Piece, ...], y: tuple[Piece, ...], fps: float) -> list[Contact]:
     """Breaks of both axes; breaks at one moment are one contact (another ball, or a corner)."""
-    breaks = [("x", *_break(p, q, fps)) for p, q in zip(x[:-1], x[1:], strict=True)]
-    breaks += [("y", *_break(p, q, fps)) for p, q in zip(y[:-1], y[1:], strict=True)]
+    breaks = [("x", *_break(p, q, fps)) for p, q in pairwise(x)]
+    breaks += [("y", *_break(p, q, fps)) for p, q in pairwise(y)]
     breaks.sort(key=lambda item: item[1])
     contacts: list[Contact] = []
     i = 0
@@ -281,7 +305,8 @@ def _contacts(ball: int, x: tuple[Piece, ...], y: tuple[Piece, ...], fps: float)
 
 
 def _break(first: Piece, second: Piece, fps: float) -> tuple[float, float, float, int]:
-    """(seconds, velocity before, velocity after, frames of the shorter) where two pieces meet, by Newton's method from the gap's middle."""
+    """(seconds, velocity before, velocity after, frames of the shorter) where two pieces meet, by Newton's
+    method from the gap's middle."""
     early, late = (first.stop - 0.25) / fps, (second.start + 0.25) / fps
     t = 0.5 * (early + late)
     for _ in range(4):

@@ -23,6 +23,7 @@ SMALLEST_CHROMA = 14.0  # a ball departs from its background by at least this
 GRAIN = 5.0  # and by at least this many standard deviations of the picture's own grain
 SOFTENING = 0.7  # pixels: of the picture in which regions are found; centres are taken from the sharp one
 SMALLEST_AREA = 0.0022  # of the squared shorter side: 9 pixels of 64 x 64
+LARGEST_RADIUS = 0.25  # of the shorter side: a larger patch of colour is scenery
 MINIMUM_PRESENCE = 0.25  # share of frames in which a colour must be seen to be a ball
 RELATIVE_CHROMA = 0.3  # of a palette colour, in full light: less is a tint, not a ball
 _PLANE = np.array([[1, -1, 0], [1, 1, -2]], np.float32) / np.sqrt([[2.0], [6.0]]).astype(np.float32)
@@ -80,6 +81,8 @@ def find_balls(video: NDArray[np.uint8]) -> list[Track]:
             strong & ~own, 0, chroma @ directions[k]
         )  # what other balls cover is not this one's
         for xy, radius in _follow(own & (strength > 0.4 * scale), smallest):
+            if radius > LARGEST_RADIUS * min(video.shape[1:3]):
+                continue
             xy, radius = _centre(weight, xy, radius, scale)
             tracks.append(Track(name, xy, radius, scale))
     return _without_fringes(sorted(tracks, key=lambda t: -t.chroma))

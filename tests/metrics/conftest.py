@@ -1,6 +1,7 @@
 """Toybox clips of the test split, whose truth is exact; the metrics were calibrated on the train split."""
 
 import pytest
+
 from sora2.metrics import Evidence
 from sora2.toybox import Toybox, ToyboxConfig
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sora2.metrics import Evidence, all_metrics
 from sora2.metrics.calibration import load_calibration, measure_calibration
 from sora2.metrics.controls import frozen_frame, real_items, shuffled_audio

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from sora2.metrics.matching import estimate_lag, f1_score, match
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sora2.metrics.matching import match
 from sora2.metrics.motion import analyse_motion
 

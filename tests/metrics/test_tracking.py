@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+
 from sora2.metrics.tracking import find_balls
 from sora2.toybox import clip_from_spec, world_to_pixel
 

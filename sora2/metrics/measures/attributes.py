@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.calibration import load_calibration
+from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
 from sora2.metrics.registry import Unmeasurable, metric

@@ -14,6 +14,8 @@ from sora2.metrics.spectra import log_mel, si_sdr
 
 #: PSNR of pictures that are equal to the last bit, which has no finite value.
 HIGHEST_PSNR = 100.0
+#: Codecs pad sound to whole frames; a larger difference of length is a defect, not padding.
+LENGTH_SLACK_SECONDS = 0.05
 
 
 @metric("video_psnr", unit="dB", direction="higher", needs=("video", "reference"), tolerance=30)
@@ -78,6 +80,10 @@ def _sounds(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
         raise Unmeasurable(
             f"the reference has {len(reference.audio)} channels at {reference.sample_rate} Hz, "
             f"the clip {len(clip.audio)} at {clip.sample_rate} Hz"
+        )
+    if abs(clip.audio_seconds - reference.audio_seconds) > LENGTH_SLACK_SECONDS:
+        raise Unmeasurable(
+            f"the sound is {clip.audio_seconds:.2f} s long, that of the reference {reference.audio_seconds:.2f} s"
         )
     samples = min(clip.audio.shape[1], reference.audio.shape[1])
     sound, target = (a[:, :samples].numpy().astype(np.float64) for a in (clip.audio, reference.audio))
