@@ -1,5 +1,5 @@
-"""Published encoders behind this project's protocols, from a path: video and audio VAEs of diffusers, text encoders of
-transformers. Both packages are optional; what is missing is said by name."""
+"""Published encoders behind this project's protocols, from a path: video and audio VAEs of diffusers, text encoders
+of transformers. Both packages are optional; what is missing is said by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def _optional(package: str, purpose: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise CodecError(
-            f"{purpose} needs the package {package!r}, which is not installed: pip install {package} (extra 'hub')"
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f"pip install {package}, or this project with its extra 'hub'"
         ) from error
 
 
 def _module_digest(module: nn.Module, *extra: str) -> str:
-    """Hash over names, shapes and a few thousand evenly spaced values per tensor, quick for billions of weights."""
+    """Hash over names, shapes and some thousand evenly spaced values per tensor: quick for billions of weights."""
     digest = hashlib.sha256(repr(extra).encode())
     for name, tensor in sorted(module.state_dict().items()):
         flat = tensor.detach().flatten()
@@ -94,7 +95,7 @@ class _DiffusersCodec(nn.Module):
 
 
 class DiffusersVideoCodec(_DiffusersCodec):
-    """A video VAE (Wan, LTX, Hunyuan, CogVideoX ...) or an image VAE, whose frames are then coded one by one."""
+    """A video VAE (Wan, LTX, Hunyuan, CogVideoX ...) or an image VAE, whose frames are coded one by one."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__(vae)
@@ -144,7 +145,7 @@ class DiffusersAudioCodec(_DiffusersCodec):
 
 
 class TransformersTextEncoder(nn.Module):
-    """The encoder half of a T5 / UMT5 checkpoint, or any encoder or decoder-only model, read from a folder."""
+    """The encoder half of a T5 / UMT5 checkpoint, or any encoder or decoder-only model, from a folder."""
 
     def __init__(self, folder: str | Path, max_tokens: int = 128) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
 """Waveform audio VAE, mono or stereo.
 
-The waveform is cut into short patches (500 Hz at 16 kHz), stereo as mid and side; strided stages bring it to one
-latent vector per hop (25 Hz). As in the video codec, a linear path initialised with the principal components of
-whole hops runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given back as
-shaped noise: the decoder gates a fixed noise sequence in the patch's cosine bands, so decoding stays deterministic.
+The waveform is cut into short patches (500 Hz at 16 kHz), stereo as mid and side; strided stages bring it to
+one latent vector per hop (25 Hz). As in the video codec, a linear path initialised with the principal components
+of whole hops runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given
+back as shaped noise: the decoder gates a fixed noise sequence in the patch's cosine bands, so decoding stays
+deterministic.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ class AudioVAEConfig:
     channels: int = 2
     latent_channels: int = 64
     patch_samples: int = 32
-    strides: tuple[int, ...] = (5, 4)
+    strides: tuple[int, ...] = (4, 5)
     encoder_widths: tuple[int, ...] = (96, 192, 256)
     encoder_blocks: tuple[int, ...] = (2, 2, 1)
     decoder_widths: tuple[int, ...] = (128, 192, 256)
     decoder_blocks: tuple[int, ...] = (3, 3, 1)
     kernel: int = 5
     noise: bool = True
+    gain: float = 16.0  # the network works on samples times this, so that ordinary sound has a level near 1
 
     def __post_init__(self) -> None:
         stages = len(self.strides) + 1
@@ -67,33 +69,25 @@ class AudioVAE(LatentCodec):
         self.linear_encoder = nn.Linear(hop, c.latent_channels)
         self.linear_decoder = nn.Linear(c.latent_channels, hop)
         self.encoder_in = nn.Linear(patch, c.encoder_widths[0])
-        self.encoder = nn.ModuleList(
-            _stage(w, n, c.kernel) for w, n in zip(c.encoder_widths, c.encoder_blocks, strict=True)
-        )
-        self.encoder_down = nn.ModuleList(
-            nn.Linear(w * s, v)
-            for w, v, s in zip(c.encoder_widths, c.encoder_widths[1:], reversed(c.strides), strict=False)
-        )
+        self.encoder = _stages(c.encoder_widths, c.encoder_blocks, c.kernel)
+        joints = list(zip(c.encoder_widths, c.encoder_widths[1:], c.strides, strict=False))
+        self.encoder_down = nn.ModuleList(nn.Linear(w * s, v) for w, v, s in joints)
         self.encoder_norm = nn.LayerNorm(c.encoder_widths[-1])
         self.encoder_out = nn.Linear(c.encoder_widths[-1], 2 * c.latent_channels)
         self.decoder_in = nn.Linear(c.latent_channels, c.decoder_widths[-1])
-        self.decoder = nn.ModuleList(
-            _stage(w, n, c.kernel) for w, n in zip(c.decoder_widths, c.decoder_blocks, strict=True)
-        )
-        self.decoder_up = nn.ModuleList(
-            nn.Linear(v, w * s)
-            for w, v, s in zip(c.decoder_widths, c.decoder_widths[1:], reversed(c.strides), strict=False)
-        )
+        self.decoder = _stages(c.decoder_widths, c.decoder_blocks, c.kernel)
+        joints = list(zip(c.decoder_widths, c.decoder_widths[1:], c.strides, strict=False))
+        self.decoder_up = nn.ModuleList(nn.Linear(v, w * s) for w, v, s in joints)
         self.decoder_norm = nn.LayerNorm(c.decoder_widths[0])
         self.decoder_out = nn.Linear(c.decoder_widths[0], patch)
         for layer in (self.encoder_out, self.decoder_out):
             silence_output(layer)
         with torch.no_grad():
-            self.encoder_out.bias[c.latent_channels :] = -4.0
+            self.encoder_out.bias[c.latent_channels :] = -7.0  # starts near the deviation it will learn
         if c.noise:
             self.noise_gain = nn.Linear(c.decoder_widths[0], patch)
             silence_output(self.noise_gain)
-            nn.init.constant_(self.noise_gain.bias, -7.0)
+            nn.init.constant_(self.noise_gain.bias, -5.0)
             self.register_buffer("cosines", _cosine_basis(c.patch_samples), persistent=False)
 
     def _hops(self, audio: Tensor) -> Tensor:
@@ -103,7 +97,7 @@ class AudioVAE(LatentCodec):
                 f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
             )
         x = F.pad(audio, (0, -audio.shape[2] % self.hop_samples)).transpose(1, 2)  # (B, n hop, channels)
-        return _mid_side(x)
+        return _mid_side(x) * self.config.gain
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, channels, S) -> raw mean and log variance, each (B, C, n)."""
@@ -137,20 +131,23 @@ class AudioVAE(LatentCodec):
         y = y.reshape(b, -1, self.channels) + self.linear_decoder(z).reshape(
             b, -1, self.channels
         )  # (B, n hop, ch)
-        return _mid_side(y).transpose(1, 2)  # (B, channels, n hop)
+        return _mid_side(y / self.config.gain).transpose(1, 2)  # (B, channels, n hop)
 
     def _noise(self, x: Tensor) -> Tensor:
-        """Fixed white noise, its level set per patch, channel and cosine band. (B, patches, W) -> (B, patches, patch * ch)."""
+        """Fixed white noise at a level per patch, channel and cosine band.
+
+        (B, patches, W) -> (B, patches, patch * channels)
+        """
         generator = torch.Generator().manual_seed(0)
         patch = self.config.patch_samples
         white = torch.randn(x.shape[1], patch, self.channels, generator=generator).to(
             x
         )  # (patches, bands, ch)
         gain = F.softplus(self.noise_gain(x)).unflatten(-1, (patch, self.channels))  # (B, patches, bands, ch)
-        return torch.einsum("bpkc,ks->bpsc", gain * white, self.cosines).flatten(2)
+        return torch.einsum("bpkc,ks->bpsc", gain * white.to(x), self.cosines).flatten(2)
 
     def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
-        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; all whole hops when None."""
+        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
         audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
         if samples is None:
             return audio
@@ -186,6 +183,9 @@ def _cosine_basis(size: int) -> Tensor:
     return basis
 
 
-def _stage(width: int, blocks: int, kernel: int) -> nn.Sequential:
-    """Blocks whose reach grows: dilation 1, 3, 1, 3 ..."""
-    return nn.Sequential(*(AudioBlock(width, kernel, 3 if i % 2 else 1, causal=False) for i in range(blocks)))
+def _stages(widths: tuple[int, ...], blocks: tuple[int, ...], kernel: int) -> nn.ModuleList:
+    """One run of blocks per rate, fastest first; their reach grows by dilation 1, 3, 1, 3 ..."""
+    return nn.ModuleList(
+        nn.Sequential(*(AudioBlock(width, kernel, dilation=3 if i % 2 else 1) for i in range(count)))
+        for width, count in zip(widths, blocks, strict=True)
+    )

@@ -66,6 +66,29 @@ class LatentCodec(nn.Module):
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
 
+    @torch.no_grad()
+    def track_statistics(self, raw: Tensor, momentum: float = 0.99) -> None:
+        """Move the statistics towards those of one training batch of raw latents."""
+        flat = raw.float().transpose(0, 1).flatten(1)  # (C, positions of the batch)
+        variance = self.latent_std.square().lerp(
+            (flat - self.latent_mean[:, None]).square().mean(1), 1 - momentum
+        )
+        self.latent_mean.lerp_(flat.mean(1), 1 - momentum)
+        self.latent_std.copy_(variance.clamp_min(1e-12).sqrt())
+
+    def forward_flops(self, shape: tuple[int, ...]) -> float:
+        """Floating-point operations (a multiply-add is two) of the matrix products of one encode and decode."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            x = torch.zeros(shape, device=self.latent_mean.device)
+            self.decode_raw(self.posterior(x)[0])
+        return float(counter.get_total_flops())
+
+    def initialize_linear(self, x: Tensor) -> None:
+        """Set the linear path from data, before training."""
+        raise NotImplementedError
+
     def fingerprint(self) -> str:
         """16 hex digits over configuration, weights and statistics: equal exactly when the latents are."""
         digest = hashlib.sha256(json.dumps([self.kind, to_mapping(self.config)], sort_keys=True).encode())
@@ -98,8 +121,9 @@ def read_codec_config(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CodecError(
-            f"codec folder {folder} does not exist. Train one with `sora2 train --config-name codec_video` (or codec_audio), or point "
-            "to the shipped checkpoints/video_vae and checkpoints/audio_vae; a codec is never initialised at random"
+            f"codec folder {folder} does not exist. Train one with `sora2 train experiment=codec_video` (or "
+            "codec_audio), or point to the shipped checkpoints/video_vae and checkpoints/audio_vae; a codec is never "
+            "initialised at random"
         )
     if not (folder / "config.json").is_file():
         raise CodecError(
@@ -150,7 +174,8 @@ def load_codec(folder: str | Path) -> Any:
         codec.load_state_dict({name: t.float() for name, t in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
         raise CodecError(
-            f"{folder / 'model.safetensors'} does not hold the weights that config.json describes: {error}. Export or copy the codec again"
+            f"{folder / 'model.safetensors'} does not hold the weights that config.json describes: {error}. "
+            "Export or copy the codec again"
         ) from error
     return codec.eval().requires_grad_(False)
 

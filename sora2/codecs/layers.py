@@ -53,12 +53,12 @@ class VideoBlock(nn.Module):
 
 
 class AudioBlock(nn.Module):
-    """Residual block of two convolutions over time, centred or causal. Keeps (B, n, C)."""
+    """Residual block of two centred convolutions over time. Keeps (B, n, C)."""
 
-    def __init__(self, width: int, kernel: int, dilation: int, causal: bool) -> None:
+    def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
         reach = (kernel - 1) * dilation
-        self.pad = (reach, 0) if causal else (reach // 2, reach - reach // 2)
+        self.pad = (reach // 2, reach - reach // 2)
         self.norm = nn.LayerNorm(width)
         self.first = nn.Conv1d(width, width, kernel, dilation=dilation)
         self.second = nn.Conv1d(width, width, 1)

@@ -20,6 +20,11 @@ def pixel_losses(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {"l1": F.l1_loss(prediction, target), "mse": F.mse_loss(prediction, target)}
 
 
+def log_squared_error(prediction: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
+    """Mean over clips of log10(mean squared error + floor): a tenth of the PSNR in dB, up to sign and offset."""
+    return torch.log10((prediction - target).square().flatten(1).mean(1) + floor).mean()
+
+
 def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """L1 between differences of neighbouring pixels and frames of (B, 3, T, H, W): edges and motion."""
     error = prediction - target
@@ -50,8 +55,8 @@ def magnitudes(audio: Tensor, fft: int) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
 
 
-def log_mel(magnitude: Tensor, fft: int, mels: int, sample_rate: int, floor: float = 1e-3) -> Tensor:
-    """Natural logarithm of mel magnitudes per sample of window, floored. (rows, bins, frames) -> (rows, mels, frames)."""
+def log_mel(magnitude: Tensor, fft: int, mels: int, sample_rate: int, floor: float = 3e-3) -> Tensor:
+    """Floored natural logarithm of mel magnitudes. (rows, bins, frames) -> (rows, mels, frames)."""
     matrix = _mel_matrix(fft, mels, sample_rate).to(magnitude)
     mel = torch.einsum("rbf,bm->rmf", magnitude, matrix) / (fft / 4) ** 0.5
     return torch.log(mel + floor)

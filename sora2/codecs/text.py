@@ -26,7 +26,7 @@ class TextEncoder(Protocol):
     max_tokens: int
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """(B, L, width) float32 and mask (B, L) bool, L the longest of the batch; longer texts are cut at max_tokens."""
+        """(B, L, width) float32 and mask (B, L) bool; L is the longest text of the batch, cut at max_tokens."""
         ...
 
     def fingerprint(self) -> str: ...
@@ -77,7 +77,7 @@ class ByteTextEncoder:
 
 
 class MiniLMEncoder(nn.Module):
-    """BERT encoder with 6 layers of width 384 (Wang et al. 2020, https://arxiv.org/abs/2002.10957); last hidden states."""
+    """Last hidden states of a 6-layer BERT of width 384 (Wang et al. 2020, https://arxiv.org/abs/2002.10957)."""
 
     def __init__(self, folder: str | Path, max_tokens: int = 24) -> None:
         super().__init__()

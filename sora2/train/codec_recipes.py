@@ -26,11 +26,13 @@ from sora2.train.recipe import LossOutput, Progress, Recipe
 class VideoLossConfig:
     """Weights of the video codec's losses; a term of weight 0 is not computed.
 
+    `decibel` is log10 of the squared error per clip: PSNR itself, which gives easy clips the weight of hard ones.
     The adversarial terms begin after `adversarial_start` of the run.
     """
 
     mse: float = 1.0
     l1: float = 0.1
+    decibel: float = 0.0
     gradient: float = 0.0
     kl: float = 1e-4
     adversarial: float = 0.0
@@ -185,6 +187,8 @@ class VideoCodecRecipe(CodecRecipe):
 
     def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
         terms = L.pixel_losses(reconstruction, target)
+        if self.loss.decibel:
+            terms["decibel"] = L.log_squared_error(reconstruction, target)
         if self.loss.gradient:
             terms["gradient"] = L.gradient_loss(reconstruction, target)
         return terms

@@ -1,0 +1,88 @@
+"""`sora2 evaluate-codec`: what the codecs lose on held-out clips, as JSON, a table and a contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from sora2.atomic import write_atomic
+from sora2.codecs import Codecs, load_codecs
+from sora2.codecs.evaluate import (
+    NOISE_LIKE,
+    evaluate_clips,
+    film_clips,
+    format_table,
+    reconstruct,
+    side_by_side,
+    summarise,
+)
+from sora2.toybox import Toybox, ToyboxConfig
+from sora2.types import Clip
+
+
+def main(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    codecs = load_codecs(args.video_codec, args.audio_codec, text=None).to(args.device)
+    clips = list(_clips(args, codecs))
+    rows = evaluate_clips(codecs, clips, total=len(clips))
+    table = summarise(rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    report = {"fingerprints": codecs.fingerprints(), "summary": table, "rows": [asdict(row) for row in rows]}
+    write_atomic(args.out / "codec.json", lambda p: p.write_text(json.dumps(report, indent=1) + "\n"))
+    text = format_table(table)
+    write_atomic(args.out / "codec.md", lambda p: p.write_text(text + "\n"))
+    groups = dict.fromkeys(group for group, _ in clips)
+    shown = [clip for g in groups for clip in [c for name, c in clips if name == g][: args.pictures]]
+    sheet = side_by_side([(clip, reconstruct(codecs, clip)) for clip in shown], args.out / "codec.png")
+    print(text)
+    print(f"written: {args.out / 'codec.json'}, {args.out / 'codec.md'}, {sheet}")
+    return 0
+
+
+def _clips(args: argparse.Namespace, codecs: Codecs) -> Iterator[tuple[str, Clip]]:
+    """Toybox test clips in two groups, without and with noise-like ambience, then held-out film."""
+    if args.toybox:
+        world = Toybox(
+            ToyboxConfig(
+                split="test", frames=args.frames, height=args.size, width=args.size, fps=args.fps,
+                sample_rate=codecs.audio.sample_rate, channels=codecs.audio.channels,
+            )
+        )  # fmt: skip
+        for clip in world.clips(range(args.toybox)):
+            noisy = clip.meta["truth"]["ambience"] in NOISE_LIKE
+            yield ("toybox, noise ambience" if noisy else "toybox, no noise"), clip
+    if args.film:
+        size = (args.size, args.size)
+        rate = codecs.audio.sample_rate
+        for clip in film_clips(args.film, args.film_clips, args.frames, size, args.fps, rate):
+            yield "film, held out", clip
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("sora2 evaluate-codec", description=__doc__)
+    p.add_argument("--video-codec", type=Path, default=Path("checkpoints/video_vae"))
+    p.add_argument("--audio-codec", type=Path, default=Path("checkpoints/audio_vae"))
+    p.add_argument(
+        "--toybox", type=int, default=128, metavar="N", help="Toybox test clips; 0 leaves them out"
+    )
+    p.add_argument(
+        "--film", type=Path, help="a film of at least a minute; seconds 48-60 of each minute are used"
+    )
+    p.add_argument("--film-clips", type=int, default=50, metavar="N")
+    p.add_argument("--frames", type=int, default=33, help="1 + 4k for the default codec")
+    p.add_argument("--size", type=int, default=64, help="height and width in pixels")
+    p.add_argument("--fps", type=float, default=16.0)
+    p.add_argument(
+        "--pictures", type=int, default=3, metavar="N", help="clips of each group on the contact sheet"
+    )
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
+    p.add_argument("--out", type=Path, default=Path("runs/codec_eval"))
+    return p

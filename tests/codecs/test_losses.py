@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sora2.codecs import losses as L
+from sora2.codecs import measure
+from sora2.toybox import Toybox, ToyboxConfig
+
+
+def test_kl_is_zero_at_the_prior_and_matches_torch():
+    zero = torch.zeros(2, 3)
+    assert L.kl_divergence(zero, zero) == 0
+    mean, log_variance = torch.randn(2, 3), torch.randn(2, 3)
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).mean()
+    assert torch.allclose(L.kl_divergence(mean, log_variance), expected)
+
+
+def test_relative_error_is_a_signal_to_noise_ratio():
+    x = torch.randn(1, 2, 4000)
+    assert L.relative_error(x * 1.1, x) == pytest.approx(-2, abs=1e-2)
+    assert L.relative_error(x * 0.1 * 1.1, x * 0.1) == pytest.approx(-2, abs=0.01)
+    silence = torch.zeros(1, 2, 100)
+    assert L.relative_error(silence, silence) == 0
+
+
+def test_spectral_losses_hear_a_wrong_pitch_and_forgive_a_wrong_phase():
+    t = torch.arange(16000) / 16000
+    tone = (torch.sin(2 * math.pi * 440 * t) * 0.3).expand(1, 2, -1)
+    shifted = (torch.cos(2 * math.pi * 440 * t) * 0.3).expand(1, 2, -1)
+    higher = (torch.sin(2 * math.pi * 660 * t) * 0.3).expand(1, 2, -1)
+    same, phase, pitch = (L.spectral_losses(x, tone, 16000) for x in (tone, shifted, higher))
+    for name in ("convergence", "log_mel"):
+        assert same[name] < 1e-6
+        assert phase[name] < 0.2 * pitch[name]
+
+
+def test_gradient_loss_ignores_a_constant_offset():
+    video = torch.rand(1, 3, 5, 8, 8)
+    assert L.gradient_loss(video + 0.3, video) < 1e-6
+    assert L.gradient_loss(video.flip(4), video) > 0.1
+
+
+def test_hinge_losses_reward_the_right_side():
+    real, fake = [torch.full((1, 4), 2.0)], [torch.full((1, 4), -2.0)]
+    assert L.hinge_discriminator(real, fake) == 0
+    assert L.hinge_discriminator(fake, real) == 6
+    assert L.hinge_generator(real) < L.hinge_generator(fake)
+
+
+def test_si_sdr_ignores_scale_and_counts_noise():
+    torch.manual_seed(0)
+    x = torch.randn(2, 8000)
+    assert measure.si_sdr(x, 0.5 * x) > 100
+    assert measure.si_sdr(x, x + 0.1 * torch.randn(2, 8000)) == pytest.approx(20, abs=0.5)
+    assert math.isnan(measure.si_sdr(torch.zeros(2, 100), torch.ones(2, 100)))
+
+
+def test_psnr_of_a_known_error():
+    black = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    assert measure.psnr(black, black) == pytest.approx(100)
+    assert measure.psnr(black, black + 255) == pytest.approx(0, abs=1e-4)
+    assert measure.psnr(black, black + 8) == pytest.approx(20 * math.log10(255 / 8), abs=1e-3)
+
+
+def test_log_mel_distance_of_a_known_gain():
+    noise = torch.randn(2, 16000) * 0.2
+    assert measure.log_mel_distance(noise, noise, 16000) == 0
+    assert measure.log_mel_distance(noise, noise * 0.5, 16000) == pytest.approx(6.02, abs=0.3)
+
+
+@pytest.mark.parametrize("shift_ms", [-8.0, 0.0, 5.0, 12.0])
+def test_onset_shifts_recover_a_known_delay(shift_ms):
+    clips = [Toybox(ToyboxConfig(split="test")).clip(i) for i in range(8)]
+    found = []
+    for clip in clips:
+        if clip.meta["truth"]["ambience"] != "silence":
+            continue
+        moved = clip.audio.roll(round(shift_ms * 16), dims=1)
+        onsets = [e["onset_seconds"] for e in clip.meta["truth"]["events"]]
+        found += measure.onset_shifts(clip.audio, moved, 16000, onsets)
+    assert len(found) >= 5
+    assert sorted(found)[len(found) // 2] == pytest.approx(shift_ms, abs=0.5)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sora2.codecs import CodecError, load_codec
+from sora2.codecs.discriminators import AudioDiscriminator
+from sora2.toybox import Toybox, ToyboxConfig
+from sora2.train.codec_recipes import (
+    AudioCodecRecipe,
+    AudioLossConfig,
+    VideoCodecRecipe,
+    VideoLossConfig,
+)
+from sora2.train.recipe import Progress
+from tests.codecs.conftest import SMALL_AUDIO, SMALL_VIDEO
+
+HALFWAY = Progress(50, 100)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    clips = Toybox(ToyboxConfig(frames=9, height=32, width=32)).clips(range(2))
+    return {
+        "video": torch.stack([c.pixels() for c in clips]),
+        "audio": torch.stack([c.audio for c in clips]),
+        "keys": [c.key for c in clips],
+    }
+
+
+def build(modality, **weights):
+    torch.manual_seed(0)
+    if modality == "video":
+        return VideoCodecRecipe(SMALL_VIDEO, VideoLossConfig(**weights))
+    return AudioCodecRecipe(SMALL_AUDIO, AudioLossConfig(**weights))
+
+
+def train(recipe, batch, steps, lr=3e-3):
+    """Steps of Adam per optimizer group; the first and last total of "main"."""
+    generator = torch.Generator().manual_seed(0)
+    optimizers = {name: torch.optim.Adam(params, lr=lr) for name, params in recipe.optimizer_groups().items()}
+    totals = []
+    for _ in range(steps):
+        outputs = recipe.losses(batch, generator, HALFWAY)
+        assert outputs.keys() == optimizers.keys()
+        for name, optimizer in optimizers.items():
+            optimizer.zero_grad()
+            outputs[name].total.backward()
+            optimizer.step()
+        totals.append(float(outputs["main"].total))
+    return totals
+
+
+@pytest.mark.parametrize("modality, key", [("video", "mse"), ("audio", "relative")])
+def test_a_recipe_overfits_one_batch(modality, key, batch):
+    recipe = build(modality)
+    generator = torch.Generator().manual_seed(0)
+    before = recipe.losses(batch, generator, HALFWAY)["main"].named[key]
+    train(recipe, batch, 60)
+    after = recipe.losses(batch, generator, HALFWAY)["main"].named[key]
+    assert after < (0.6 * before if modality == "video" else before - 0.1)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_losses_are_a_function_of_the_generator(modality, batch):
+    def total(seed):
+        recipe = build(modality)
+        return float(recipe.losses(batch, torch.Generator().manual_seed(seed), HALFWAY)["main"].total)
+
+    assert total(1) == total(1)
+    assert total(1) != total(2)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_the_total_is_the_weighted_sum_of_what_is_logged(modality, batch):
+    recipe = build(modality, kl=0.5)
+    output = recipe.losses(batch, torch.Generator().manual_seed(0), HALFWAY)["main"]
+    expected = sum(getattr(recipe.loss, name) * value for name, value in output.named.items())
+    assert output.total.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(not value.requires_grad for value in output.named.values())
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_adversary_begins_in_time_and_each_side_moves_only_its_own_weights(modality, batch):
+    recipe = build(modality, adversarial=0.1, features=0.1, adversarial_start=0.5)
+    generator = torch.Generator().manual_seed(0)
+    early = recipe.losses(batch, generator, Progress(10, 100))
+    assert "adversarial" not in early["main"].named
+    assert early["discriminator"].total == 0
+    late = recipe.losses(batch, generator, HALFWAY)
+    assert {"adversarial", "features"} <= late["main"].named.keys()
+    late["main"].total.backward()
+    assert all(p.grad is None for p in recipe.discriminator.parameters())
+    recipe.zero_grad()
+    late["discriminator"].total.backward()
+    assert all(p.grad is None for p in recipe.model.parameters())
+    train(recipe, batch, 2)
+
+
+def test_a_frozen_network_gives_the_perceptual_term(batch):
+    torch.manual_seed(0)
+    recipe = AudioCodecRecipe(
+        SMALL_AUDIO, AudioLossConfig(features=1.0), perceptual=AudioDiscriminator(2, width=4)
+    )
+    output = recipe.losses(batch, torch.Generator().manual_seed(0), HALFWAY)["main"]
+    assert output.named["features"] > 0
+    assert recipe.optimizer_groups().keys() == {"main"}
+
+
+def test_first_batch_sets_the_linear_path_once(batch):
+    recipe = build("video")
+    generator = torch.Generator().manual_seed(0)
+    first = recipe.losses(batch, generator, HALFWAY)["main"].named["mse"]
+    variance = batch["video"].var()
+    assert first < 0.3 * variance, "the untrained codec should already be a good linear one"
+    weights = recipe.model.linear_encoder.weight.clone()
+    recipe.losses(batch, generator, HALFWAY)
+    assert torch.equal(weights, recipe.model.linear_encoder.weight)
+    assert bool(recipe.state_dict()["initialized"])
+
+
+def test_export_holds_averaged_weights_and_measured_statistics(batch, tmp_path):
+    recipe = build("audio")
+    train(recipe, batch, 3)
+    averaged = {f"model.{n}": torch.full_like(p, 0.125) for n, p in recipe.model.named_parameters()}
+    kept = recipe.model.encoder_in.weight.clone()
+    recipe.export(tmp_path / "codec", averaged, {"samples_seen": 6})
+    assert torch.equal(kept, recipe.model.encoder_in.weight), "an export must not disturb training"
+    codec = load_codec(tmp_path / "codec")
+    assert torch.equal(codec.encoder_in.weight, torch.full_like(kept, 0.125))
+    assert torch.allclose(codec.latent_std, recipe.model.latent_std)
+    assert not torch.equal(codec.latent_std, torch.ones_like(codec.latent_std))
+
+
+def test_a_batch_without_the_modality_is_an_error():
+    with pytest.raises(CodecError, match="no 'audio'"):
+        build("audio").losses({"video": torch.zeros(1, 3, 5, 16, 16)}, torch.Generator(), HALFWAY)
+
+
+def test_flops_grow_with_the_clip():
+    recipe = build("video")
+    small, large = (recipe.forward_flops({"video": torch.zeros(1, 3, f, 16, 16)}) for f in (5, 9))
+    assert math.isclose(large / small, 3 / 2, rel_tol=0.1)
