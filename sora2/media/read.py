@@ -12,7 +12,7 @@ from av.container import InputContainer
 from sora2.media.errors import MediaError
 from sora2.media.picture import FrameGrid, PictureFinisher, PictureTrack
 from sora2.media.plain import obstacle, read_plain
-from sora2.media.sound import MARGIN_SECONDS, SoundTrack
+from sora2.media.sound import JOIN_SECONDS, MARGIN_SECONDS, SoundTrack
 from sora2.media.source import (
     SMALL_PICTURE,
     AudioUse,
@@ -22,6 +22,7 @@ from sora2.media.source import (
     find_video,
     open_media,
     source_name,
+    stream_start,
 )
 from sora2.types import Clip
 
@@ -155,11 +156,15 @@ class _Reader:
         self._decode(None if plain else self.pictures, self.sound)
 
     def came_late(self) -> bool:
-        """Whether seeking landed behind the start of the span."""
-        if self.pictures is None:
+        """Whether seeking landed behind the start of the span in any stream that had begun by then."""
+        if self.pictures is not None:
+            tick = self.pictures.first_tick
+            if tick is None or tick * self.video.time_base - self.zero > self.span.start:
+                return True
+        if self.sound is None:
             return False
-        first = self.pictures.first_tick
-        return first is None or first * self.video.time_base - self.zero > self.span.start
+        first, begins = self.sound.first_seconds, stream_start(self.audio) - self.zero
+        return first is None or first > max(begins, self.span.start) + JOIN_SECONDS
 
     def clip(self, sample_rate: int | None, channels: int) -> Clip:
         """What was decoded, once it is known to be whole."""

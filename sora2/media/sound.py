@@ -53,7 +53,7 @@ class SoundTrack:
         self.channel_names = tuple(channel.name for channel in stream.codec_context.layout.channels)
         self.pieces: list[tuple[int, Tensor]] = []  # (index of first sample on the clip's clock, (C, n))
         self.next_index = 0
-        self.decoded = False
+        self.first_seconds: Fraction | None = None  # clip second of the first decoded sample
 
     @property
     def end_seconds(self) -> Fraction:
@@ -66,9 +66,9 @@ class SoundTrack:
 
     def add(self, frame: av.AudioFrame) -> None:
         names = tuple(channel.name for channel in frame.layout.channels)
-        is_first = not self.decoded
+        is_first = self.first_seconds is None
         if is_first:  # some headers state the rate of AAC before its spectral band replication
-            self.rate, self.channel_names, self.decoded = frame.sample_rate, names, True
+            self.rate, self.channel_names = frame.sample_rate, names
         if (frame.sample_rate, names) != (self.rate, self.channel_names):
             raise MediaError(
                 f"{self.name}: the soundtrack changes from {self.rate} Hz {self.channel_names} to "
@@ -79,6 +79,8 @@ class SoundTrack:
             stamped = round((frame.pts * frame.time_base - self.zero) * self.rate)
             if is_first or abs(stamped - index) > JOIN_SECONDS * self.rate:
                 index = stamped
+        if is_first:
+            self.first_seconds = Fraction(index, self.rate)
         self.next_index = index + frame.samples
         if Fraction(self.next_index, self.rate) > self.start - MARGIN_SECONDS:
             self.pieces.append((index, samples_of(frame)))

@@ -83,6 +83,17 @@ def test_a_span_is_a_cut_of_the_whole(container):
         assert min(errors) < 1e-4
 
 
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_a_span_of_the_sound_alone(container):
+    sound = clicks(5 * RATE, 190000)
+    data = make_file(container=container, video=grey_ramp(80, step=3), audio=sound, sample_rate=RATE)
+    whole = int(read_clip(data).audio[0].argmax())
+    part = read_clip(data, video=False, start=3.0, seconds=1.5)
+    assert abs(int(part.audio[0].argmax()) + 3 * RATE - whole) <= (
+        RATE // 1000 if container == "matroska" else 2
+    )
+
+
 def test_sound_that_starts_late_is_preceded_by_silence():
     data = make_file(
         video=grey_ramp(32),
