@@ -116,7 +116,8 @@ def explain(
     if q.dtype not in dtypes:
         listed = "; ".join(f"{d}: {', '.join(str(t) for t in ts)}" for d, ts in table.items())
         raise AttentionError(
-            f"attention backend {backend!r} does not take {q.dtype} on {q.device.type}; it takes {listed} (* any device)"
+            f"attention backend {backend!r} does not take {q.dtype} on {q.device.type}; "
+            f"it takes {listed} (* any device)"
         )
     if mixed and backend not in ("reference", "sdpa"):
         raise AttentionError(
@@ -144,7 +145,8 @@ def _dense(backend: str, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | Non
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> None:
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape:
         raise AttentionError(
-            f"attention takes q (B, H, N, D) and k, v (B, H, M, D); got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+            f"attention takes q (B, H, N, D) and k, v (B, H, M, D); got {tuple(q.shape)}, "
+            f"{tuple(k.shape)}, {tuple(v.shape)}"
         )
     if q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise AttentionError(
@@ -169,5 +171,6 @@ def _check_xformers(q: Tensor, key_mask: Tensor | None) -> None:
         )
     if q.shape[-1] % 8 or q.shape[-1] > XFORMERS_MAX_HEAD:
         raise AttentionError(
-            f"attention backend 'xformers' takes head sizes that are multiples of 8 up to {XFORMERS_MAX_HEAD}; got {q.shape[-1]}"
+            f"attention backend 'xformers' takes head sizes that are multiples of 8 up to {XFORMERS_MAX_HEAD}; "
+            f"got {q.shape[-1]}"
         )

@@ -1,7 +1,8 @@
-"""From the flat stream to heads and back: QK-norm, rotary position and the change of layout, with their backward.
+"""From the flat stream to heads and back: QK-norm, rotary position and the change of layout, with their
+backward.
 
-The stream is modality-major, attention is per sample: (T, 3 D) -> q, k, v (B, H, N, Dh). The copy that the change of
-layout needs anyway does the norm and the rotation on its way.
+The stream is modality-major, attention is per sample: (T, 3 D) -> q, k, v (B, H, N, Dh). The copy that the
+change of layout needs anyway does the norm and the rotation on its way.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which query may attend to which key, said without an N x N mask.
 
-A layout describes the pattern; the key mask (padding) is separate and combines with any layout. `None` is full
-attention. Every layout can state itself twice: `allowed` is the dense definition, for the reference and for tests;
-`parts` is the cheap execution plan, a list of dense rectangles that together are exactly the pattern. Backends run
-parts, so a new pattern (local-in-time tiles) needs a new layout and no new backend.
+A layout describes the pattern; the key mask (padding) is separate and combines with any layout. `None` is
+full attention. Every layout can state itself twice: `allowed` is the dense definition, for the reference and
+for tests; `parts` is the cheap execution plan, a list of dense rectangles that together are exactly the
+pattern. Backends run parts, so a new pattern (local-in-time tiles) needs a new layout and no new backend.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Layout:
 class BlockCausal(Layout):
     """Causal in time by chunk: a token sees its own chunk, all earlier ones, and the global tokens.
 
-    Global tokens (`GLOBAL_CHUNK`) are seen by all and see only each other: were they to look at the film, they would
-    carry the future into the past. The rule is `key_chunk <= query_chunk`. With keys of a cache, `key_chunk` is
-    longer than `query_chunk`.
+    Global tokens (`GLOBAL_CHUNK`) are seen by all and see only each other: were they to look at the film,
+    they would carry the future into the past. The rule is `key_chunk <= query_chunk`. With keys of a cache,
+    `key_chunk` is longer than `query_chunk`.
     """
 
     query_chunk: Tensor  # (N,), or (B, N) where samples differ, int64
@@ -67,8 +67,8 @@ class BlockCausal(Layout):
 def block_causal(seconds: Tensor, is_global: Tensor, chunk_seconds: float) -> BlockCausal:
     """Layout of one packed sequence from its clock.
 
-    `seconds` is (B, N), `is_global` (N,) bool marks text and references. Chunk k covers
-    `[k * chunk_seconds, (k + 1) * chunk_seconds)`; a token at its centre's time belongs to the chunk it falls in.
+    `seconds` is (B, N), `is_global` (N,) bool marks text and references. Chunk k covers `[k * chunk_seconds,
+    (k + 1) * chunk_seconds)`; a token at its centre's time belongs to the chunk it falls in.
     """
     chunk = torch.floor(seconds.double() / chunk_seconds).long().clamp_min(GLOBAL_CHUNK + 1)  # (B, N)
     chunk = chunk.masked_fill(is_global, GLOBAL_CHUNK)

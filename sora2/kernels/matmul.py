@@ -1,8 +1,9 @@
 """Attention as matrix products around a softmax, for CPUs whose bf16 matrix product outruns the flash kernel.
 
-With AVX512-bf16 a batched bf16 product reaches several times the speed of PyTorch's flash kernel, which gains nothing
-from bf16 there. Scores are rounded to bf16: the output differs from the reference by about 5e-3. Memory is
-bounded: beyond `KEEP_WEIGHTS` scores the products run in chunks of queries and the backward recomputes them.
+With AVX512-bf16 a batched bf16 product reaches several times the speed of PyTorch's flash kernel, which gains
+nothing from bf16 there. Scores are rounded to bf16: the output differs from the reference by about 5e-3.
+Memory is bounded: beyond `KEEP_WEIGHTS` scores the products run in chunks of queries and the backward
+recomputes them.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _chunks(rows: int, queries: int, keys: int, whole: bool) -> list[slice]:
 
 
 def _masked_columns(key_mask: Tensor | None, heads: int) -> tuple[int, int, Tensor] | None:
-    """The range of keys that are padding in any sample, and who must not see them: (first, last, (B * H, 1, cols)).
+    """The range of keys that are padding in any sample, and who must not see them: (first, last, (B * H, 1,
+    cols)).
 
     Padding sits at the end of the text, so this is a narrow band and the rest of the scores is left alone.
     """

@@ -1,11 +1,11 @@
 """Norm + modulate and gate + residual over a modality-major stream, with a backward of their own.
 
-The stream is flat, (T, D), one contiguous slice per modality. A modality's parameters are rows of a table that are
-looked up by runs of consecutive tokens, so nothing of size T is gathered when a clip has one level, and the
-gradient of a table is a sum over each run's tokens.
+The stream is flat, (T, D), one contiguous slice per modality. A modality's parameters are rows of a table
+that are looked up by runs of consecutive tokens, so nothing of size T is gathered when a clip has one level,
+and the gradient of a table is a sum over each run's tokens.
 
-Plain autograd computes the same (`norm_modulate_reference` and `gated_add_reference` are the definitions) but splits
-and concatenates the stream at every step; these write slices of one output.
+Plain autograd computes the same (`norm_modulate_reference` and `gated_add_reference` are the definitions) but
+splits and concatenates the stream at every step; these write slices of one output.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.autograd.function import once_differentiable
 class Runs:
     """Where one modality lies in the stream, and which table row each of its runs of tokens uses.
 
-    `index` (batch * runs,) names the row of each run. None: the table's rows are the runs already, or it has one row
-    that all share.
+    `index` (batch * runs,) names the row of each run. None: the table's rows are the runs already, or it has
+    one row that all share.
     """
 
     rows: slice  # of the (T, D) stream

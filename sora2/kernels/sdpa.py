@@ -21,7 +21,8 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: 
         return sdpa_attention(q.float(), k.float(), v.float(), mask, scale).to(q.dtype)
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    # A row without any key would be NaN in some of PyTorch's kernels: let it see all keys, then drop its output.
+    # A row without any key would be NaN in some of PyTorch's kernels: let it see all keys, then drop its
+    # output.
     alive = mask.any(-1, keepdim=True)  # (B, 1, 1 or N, 1)
     # cuDNN's backward gives NaN under an explicit mask for some lengths (pytorch issue 196678): keep it out.
     kernels = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if q.is_cuda else nullcontext()

@@ -23,7 +23,8 @@ from sora2.model.packing import Packing
 class FeedForward(nn.Module):
     """Two matrices around a squared ReLU, without biases: the modulation's shift is one.
 
-    Squared ReLU (So et al. 2021, arXiv:2109.08668) matches or beats GELU at equal steps and costs a third of its time.
+    Squared ReLU (So et al. 2021, arXiv:2109.08668) matches or beats GELU at equal steps and costs a third of
+    its time.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -72,7 +73,7 @@ class Block(nn.Module):
         self.table = nn.ParameterDict({g: torch.empty(BLOCK_PARAMETERS, config.width) for g in groups})
 
     def forward(self, x: Tensor, modulation: list[Tensor], packing: Packing) -> Tensor:
-        """x (T, D) modality-major; modulation per segment (U, 8, D), see `Modulation` -> (T, D)."""
+        """x (T, D) modality-major; modulation per segment (U, 6, D), see `Modulation` -> (T, D)."""
         runs = packing.runs
         shift, gain, gate, shift2, gain2, gate2 = self._tables(modulation, packing, x.dtype)
         h = norm_modulate(x, runs, shift, gain, self.eps)  # (T, D)
@@ -87,7 +88,7 @@ class Block(nn.Module):
         found = []
         for segment, base in zip(packing.segments, modulation, strict=True):
             table = self.table["all" if "all" in self.table else segment.group]
-            found.append((base[:, :BLOCK_PARAMETERS] + table).to(dtype).unbind(1))  # 6 x (U, D)
+            found.append((base + table).to(dtype).unbind(1))  # 6 x (U, D)
         return zip(*found, strict=True)
 
     def _feed_forward(self, h: Tensor, packing: Packing) -> Tensor:

@@ -1,7 +1,8 @@
 """Parameters, forward FLOPs and memory of a transformer, as functions of its configuration.
 
-A multiply-add counts as two. Matrix products only, as in `torch.utils.flop_counter`, which `forward_flops` matches
-exactly; norms, rotations and activations are a few per cent more. A training step is three times the forward.
+A multiply-add counts as two. Matrix products only, as in `torch.utils.flop_counter`, which `forward_flops`
+matches exactly; norms, rotations and activations are a few per cent more. A training step is three times the
+forward.
 """
 
 from __future__ import annotations
@@ -96,14 +97,15 @@ def memory(
 ) -> Memory:
     """Training memory with float32 weights and gradients.
 
-    `optimizer_values` per parameter: 2 for AdamW, 3 with an EMA beside it. Activations are what a block keeps for its
-    backward under a fused attention (which keeps no scores), `activation_bytes` each.
+    `optimizer_values` per parameter: 2 for AdamW, 3 with an EMA beside it. Activations are what a block keeps
+    for its backward under a fused attention (which keeps no scores), `activation_bytes` each.
     """
     parameters = count_parameters(config)
     per_token = 0.0
     for name, count in tokens.items():
         hidden = config.ffn_width("video" if config.shared_ffn else GROUP_OF[name])
-        # norm (input, normed) twice, modulated twice, normed q and k, q k v, attention out, merged, two updates
+        # norm (input, normed) twice, modulated twice, normed q and k, q k v, attention out, merged, two
+        # updates
         per_token += count * (15 * config.width + 2 * hidden)
     activations = int(batch * config.depth * per_token * activation_bytes)
     copy = (

@@ -1,9 +1,10 @@
 """Noise levels -> shift, gain and gate of every block, once per distinct level and modality.
 
 A token is told its own noise level. Levels repeat (a whole clip at one level, a row of clean frames), so the
-embedding network runs once per distinct level, and blocks look their parameters up by runs (`packing.level_runs`).
-Source: adaLN-Zero of Peebles & Xie 2022 (arXiv:2212.09748), with the shared head and per-block tables of adaLN-single
-(Chen et al. 2023, arXiv:2310.00426), one head and table per modality.
+embedding network runs once per distinct level, and blocks look their parameters up by runs
+(`packing.level_runs`).
+Source: adaLN-Zero of Peebles & Xie 2022 (arXiv:2212.09748), with the shared head and per-block tables of
+adaLN-single (Chen et al. 2023, arXiv:2310.00426), one head and table per modality.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from sora2.model.packing import Packing
 #: Shift, gain, gate of attention, the same of the feed-forward; then shift and gain of the output layer.
 BLOCK_PARAMETERS = 6
 OUTPUT_PARAMETERS = 2
-#: 1 at the gains.
-UNIT = (0, 1, 0, 0, 1, 0, 0, 1)
 
 
 class Modulation(nn.Module):
@@ -49,27 +48,31 @@ class Modulation(nn.Module):
         features = torch.cat([angle.cos(), angle.sin()], dim=-1)  # (U, level_features)
         return F.silu(self.embed_out(F.silu(self.embed_in(features))))  # (U, level_width)
 
-    def forward(self, packing: Packing) -> list[Tensor]:
-        """Per segment (U, 8, D), its shifts, gains and gates: a row per distinct level, or per run where those are few.
+    def forward(self, packing: Packing) -> tuple[list[Tensor], list[Tensor]]:
+        """Rows per distinct level, or per run of tokens where those are few.
 
-        Runs in float32: few rows, and every token depends on them.
+        Returns:
+            Per segment the parameters of the blocks (U, 6, D) and of the output layer (U, 2, D). Computed in
+            float32: few rows, and every token depends on them.
         """
-        out = []
+        blocks, output = [], []
         with torch.autocast(packing.cosine.device.type, enabled=False):
             for segment, levels, runs, order in zip(
                 packing.segments, packing.levels, packing.runs, packing.level_of_run, strict=True
             ):
-                rows = self.head(segment.group)(self.embed(levels)).view(
-                    len(levels), -1, self.width
+                rows = self.head(segment.group)(self.embed(levels)).unflatten(
+                    -1, (-1, self.width)
                 )  # (U, 8, D)
                 rows = rows + self.unit(rows)
                 # Few rows are laid out by run once, here; many are looked up where they are used.
-                out.append(
-                    rows if runs.index is not None or len(levels) == 1 else rows.index_select(0, order)
-                )
-        return out
+                if runs.index is None and len(levels) > 1:
+                    rows = rows.index_select(0, order)
+                blocks.append(rows[:, :BLOCK_PARAMETERS])
+                output.append(rows[:, BLOCK_PARAMETERS:])
+        return blocks, output
 
     @staticmethod
     def unit(rows: Tensor) -> Tensor:
-        """(8, 1): the gains are 1 + what the network says."""
-        return torch.tensor(UNIT, dtype=rows.dtype, device=rows.device)[:, None]
+        """(8, 1), 1 at the gains: they are 1 + what the network says."""
+        place = torch.arange(rows.shape[1], device=rows.device)
+        return (place % 3 == 1).to(rows.dtype)[:, None]

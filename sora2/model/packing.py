@@ -1,9 +1,9 @@
 """How the modalities of a batch lie in memory and in the attention sequence.
 
-Between attentions every operation is token-wise, so tokens are kept modality-major: a flat (T, D) tensor whose rows
-are all text tokens of the batch, then all reference, video and audio tokens. A modality is then one contiguous slice:
-its own feed-forward and its own modulation need no gather and no copy. Only attention sees the per-sample sequence
-[text | reference_video | reference_audio | video | audio] of length N.
+Between attentions every operation is token-wise, so tokens are kept modality-major: a flat (T, D) tensor
+whose rows are all text tokens of the batch, then all reference, video and audio tokens. A modality is then
+one contiguous slice: its own feed-forward and its own modulation need no gather and no copy. Only attention
+sees the per-sample sequence [text | reference_video | reference_audio | video | audio] of length N.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RUN_TOKENS = 4
 
 @dataclass(frozen=True)
 class Segment:
-    """One modality: `tokens` per sample, in the flat rows [row, row + batch * tokens) and sequence [start, start + tokens)."""
+    """One modality: rows [row, row + batch * tokens) of the stream, [start, start + tokens) of each sequence."""
 
     name: str
     group: str
@@ -118,9 +118,11 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
 
 
 def level_runs(level: Tensor) -> Tensor:
-    """(B, N) -> (B, R): the level of each run, with the fewest runs of equal length N / R that hold one level each.
+    """(B, N) -> (B, R): the level of each run, with the fewest runs of equal length N / R that hold one level
+    each.
 
-    One level per clip is one run; one level per frame is one run per frame; one level per token is runs of one.
+    One level per clip is one run; one level per frame is one run per frame; one level per token is runs of
+    one.
     """
     n = level.shape[1]
     for runs in range(1, n):

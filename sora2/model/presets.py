@@ -12,9 +12,10 @@
 | 5b | 5.14 B | 3072 | 30 | 24 |
 | 14b | 14.23 B | 5120 | 30 | 40 |
 
-Counts are those of `flops.count_parameters` with a text encoder 384 wide. A token passes through its own modality's
-feed-forward only, so it meets about half of them. Feed-forwards of video and audio are three times the width, that of
-text, which is always clean, once. Heads are 64 wide up to `m` and 128 above, the size GPU kernels are best at.
+Counts are those of `flops.count_parameters` with a text encoder 384 wide. A token passes through its own
+modality's feed-forward only, so it meets about half of them. Feed-forwards of video and audio are three times
+the width, that of text, which is always clean, once. Heads are 64 wide up to `m` and 128 above, the size GPU
+kernels are best at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Three-axis rotary positions from physical coordinates (seconds, y, x).
 
-Each pair of channels of a head turns with one wavelength along one axis. Wavelengths are log-spaced: in time from two
-tokens of a 25 Hz soundtrack (0.08 s) to minutes; in space, in units of the picture's shorter side, from two patches of a
-128 x 128 grid to more than a wide picture. So nothing in the model knows fps, resolution or codec strides.
+Each pair of channels of a head turns with one wavelength along one axis. Wavelengths are log-spaced: in time
+from two tokens of a 25 Hz soundtrack (0.08 s) to minutes; in space, in units of the picture's shorter side,
+from two patches of a 128 x 128 grid to more than a wide picture. So nothing in the model knows fps,
+resolution or codec strides.
 Source: Su et al. 2021 (arXiv:2104.09864), split over axes.
 """
 

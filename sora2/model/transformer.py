@@ -1,8 +1,9 @@
-"""The joint audio-video transformer: tokens of all modalities in, a velocity for every video and audio token out.
+"""The joint audio-video transformer: tokens of all modalities in, a velocity for every video and audio token
+out.
 
-Single stream: one attention over [text | reference_video | reference_audio | video | audio]. A token is told what it is
-(modality), where it is (seconds, y, x) and how noisy it is (level in [0, 1], 0 = a clean condition). Nothing here
-knows about tasks, samplers or devices.
+Single stream: one attention over [text | reference_video | reference_audio | video | audio]. A token is told
+what it is (modality), where it is (seconds, y, x) and how noisy it is (level in [0, 1], 0 = a clean
+condition). Nothing here knows about tasks, samplers or devices.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sora2.model.block import Block
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
-from sora2.model.modulation import BLOCK_PARAMETERS, Modulation
+from sora2.model.modulation import Modulation
 from sora2.model.packing import Packing, pack
 from sora2.types import MODALITIES, Batch
 
@@ -52,11 +53,11 @@ class Transformer(nn.Module):
             ModelError: a latent whose width is not the configuration's.
         """
         packing = pack(batch, self.config)
-        modulation = self.modulation(packing)  # per segment (U, 8, D), a row per distinct level
+        modulation, last = self.modulation(packing)  # per segment (U, 6, D) and (U, 2, D)
         x = self._embed(batch, packing)  # (T, D)
         for block in self.blocks:
             x = block(x, modulation, packing)  # (T, D)
-        return self._velocities(x, batch, modulation, packing)
+        return self._velocities(x, batch, last, packing)
 
     def _embed(self, batch: Batch, packing: Packing) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
@@ -73,9 +74,7 @@ class Transformer(nn.Module):
     def _velocities(
         self, x: Tensor, batch: Batch, modulation: list[Tensor], packing: Packing
     ) -> dict[str, Tensor]:
-        shift, gain = zip(
-            *(base[:, BLOCK_PARAMETERS:].to(x.dtype).unbind(1) for base in modulation), strict=True
-        )
+        shift, gain = zip(*(rows.to(x.dtype).unbind(1) for rows in modulation), strict=True)
         x = norm_modulate(x, packing.runs, shift, gain, self.config.norm_eps)  # (T, D)
         found = {}
         for s in packing.segments:
