@@ -140,6 +140,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             }
             for name, m in evaluation.metrics.items()
         },
+        "order": list(evaluation.outcomes),
         "rows": {
             row: {
                 "description": evaluation.descriptions[row],

@@ -64,7 +64,10 @@ def write_report(
     page.table(*values)
     page.section("Success rates", "Share of all clips that are as good as the tolerance in the first column.")
     page.table(*successes)
-    page.section("Plots").figures([(path, caption) for path, caption in plots], columns=2)
+    page.section("Plots")
+    for path, caption in plots[:1]:
+        page.figure(path, caption)
+    page.figures(plots[1:], columns=2)
     for row, items in shown.items():
         if items:
             page.section(f"Clips: {row}", evaluation.descriptions[row])
@@ -107,7 +110,12 @@ def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
         offsets = {row: v for row, v in offsets.items() if np.isfinite(v).any()}
         if offsets:
             path = plot_offsets(offsets, folder / "offsets.png")
-            plots.append((path, "Shaded: lags that viewers do not notice (ITU-R BT.1359-1)."))
+            plots.append(
+                (
+                    path,
+                    "Shaded: lags that viewers do not notice, sound 45 ms early to 125 ms late (ITU-R BT.1359-1).",
+                )
+            )
     names = [f"av_f1_{t}" for t in F1_TOLERANCES_MS]
     if all(n in evaluation.metrics for n in names):
         curves = {

@@ -65,12 +65,12 @@ def folder_items(films: list[Path], *, seconds: float, shorter_side: int) -> Ite
 def _read_film(film: Path, seconds: float, shorter_side: int) -> Clip:
     info = probe(film)
     if not info.has_video:
-        return read_clip(film, seconds=min(seconds, info.duration), video=False, key=film.stem)
+        return read_clip(film, seconds=min(seconds, info.seconds), video=False, key=film.stem)
     size = None
     if min(info.height, info.width) > shorter_side:
         scale = shorter_side / min(info.height, info.width)
         size = (round(info.height * scale), round(info.width * scale))
-    length = seconds if info.duration > seconds else None
+    length = seconds if info.seconds > seconds else None
     return read_clip(film, seconds=length, size=size, key=film.stem)
 
 

@@ -1,0 +1,199 @@
+"""`sora2 evaluate` as a person uses it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sora2.cli import main
+from sora2.commands import evaluate
+from sora2.generate import Grid, SamplingConfig, World
+from sora2.media import read_clip, write_clip
+from sora2.metrics.controls import codec_round_trip, real_items, shuffled_audio
+from sora2.metrics.registry import MetricError
+from sora2.metrics.sources import commanded
+from sora2.toybox import Toybox, ToyboxConfig
+
+
+class BlurryCodecs:
+    """Stands for a codec bundle: loses a little of the picture, a little of the sound."""
+
+    def video_shape(self, frames, height, width, fps):
+        return fps
+
+    def audio_shape(self, seconds):
+        return 16000
+
+    def encode_clip(self, clip):
+        return {"video": clip.video, "audio": clip.audio}
+
+    def decode_clip(self, video, audio, fps, sample_rate):
+        from sora2.types import Clip
+
+        padded = torch.cat([0.99 * audio, torch.zeros(audio.shape[0], 120)], dim=1)
+        return Clip(video=video // 4 * 4, audio=padded + 1e-3, fps=fps, sample_rate=sample_rate)
+
+
+class PerfectPipeline:
+    """Stands for a generator that has learned the toybox: draws the train clip of its seed."""
+
+    batch_size = 4
+    info = {"checkpoint_sha256": "abc"}  # noqa: RUF012
+    codecs = BlurryCodecs()
+    world = World(Grid(64, 64, 16.0, 16000, 2), 33, 4, 16, SamplingConfig())
+
+    def generate(self, requests):
+        box = Toybox(ToyboxConfig(split="test"))
+        by_caption = {c.caption: c for c in box.clips(range(4))}
+        return [by_caption[r.prompt].replace(meta={"task": "text_to_av"}) for r in requests]
+
+
+def test_real_clips(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", "--real", "--clips", "4", "--show", "1", "--quiet", "--out", str(out)]) == 0
+    result = json.loads((out / "metrics.json").read_text())
+    assert result["order"] == ["real", "shuffled audio", "frozen frame"]
+    assert result["command"].startswith("sora2 evaluate --real") and "torch" in result["versions"]
+    clip = result["rows"]["real"]["clips"][0]
+    assert clip["prompt"] and clip["metrics"]["gravity_error"]["status"] == "measured"
+    frozen = result["rows"]["frozen frame"]["summary"]["gravity_error"]
+    assert frozen["value"]["estimate"] is None and frozen["reasons"] == {"no ball moves": 4}
+    assert "av_offset" in (out / "table.md").read_text()
+    for name in ("overview.png", "offsets.png", "f1.png", "gravity.png"):
+        assert (out / "plots" / name).stat().st_size > 5000
+    assert "<video" in (out / "index.html").read_text()
+    assert "gravity_error" in capsys.readouterr().out
+
+
+def test_a_checkpoint_with_codecs(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda args: PerfectPipeline())
+    out = tmp_path / "out"
+    arguments = [
+        "--checkpoint",
+        "x",
+        "--clips",
+        "3",
+        "--seeds",
+        "2",
+        "--show",
+        "2",
+        "--quiet",
+        "--out",
+        str(out),
+    ]
+    assert main(["evaluate", *arguments]) == 0
+    result = json.loads((out / "metrics.json").read_text())
+    rows = result["rows"]
+    assert result["order"] == ["generated", "real", "codec round trip", "shuffled audio", "frozen frame"]
+    assert [c["seed"] for c in rows["generated"]["clips"]] == [0, 1] * 3
+    assert rows["generated"]["summary"]["color_accuracy"]["success"]["clusters"] == 3
+    assert rows["generated"]["summary"]["color_accuracy"]["value"]["estimate"] == 1.0
+    assert "video_psnr" not in rows["generated"]["summary"]
+    assert 35 < rows["codec round trip"]["summary"]["video_psnr"]["value"]["estimate"] < 50
+    films = sorted((out / "clips" / "generated").glob("*.mp4"))
+    assert len(films) == 6
+    again = tmp_path / "again"  # the clips that were kept give the same numbers
+    arguments = [
+        "--folder",
+        str(out / "clips" / "generated"),
+        "--no-controls",
+        "--quiet",
+        "--out",
+        str(again),
+    ]
+    assert main(["evaluate", *arguments]) == 0
+    repeated = json.loads((again / "metrics.json").read_text())["rows"]["generated"]["summary"]
+    assert repeated["color_accuracy"]["value"]["estimate"] == 1.0
+    assert repeated["av_offset"]["value"]["estimate"] == pytest.approx(0, abs=5)
+    assert repeated["av_offset"]["success"]["clusters"] == 3
+
+
+def test_a_folder_with_bad_films(tmp_path, capsys, clips):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for clip in clips[:2]:
+        write_clip(clip, folder / f"{clip.key}.mp4")
+        truth = commanded(clip.meta["truth"])
+        (folder / f"{clip.key}.json").write_text(json.dumps({"caption": clip.caption, "truth": truth}))
+    whole = (folder / f"{clips[0].key}.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(whole[: len(whole) // 3])
+    (folder / "empty.mp4").write_bytes(b"")
+    write_clip(clips[2].replace(audio=None), folder / "mute.mp4")
+    write_clip(clips[3], folder / "odd.mp4")
+    (folder / "odd.json").write_text("{not json")
+    out = tmp_path / "out"
+    arguments = ["--folder", str(folder), "--no-controls", "--quiet", "--out", str(out)]
+    assert main(["evaluate", *arguments]) == 0
+    row = json.loads((out / "metrics.json").read_text())["rows"]["films"]
+    outcome = {c["key"]: c["metrics"] for c in row["clips"]}
+    assert len(outcome) == 6
+    assert "cannot be read" in outcome["broken"]["av_offset"]["reason"]
+    assert "cannot be read" in outcome["empty"]["color_accuracy"]["reason"]
+    assert "odd.json is not JSON" in outcome["odd"]["color_accuracy"]["reason"]
+    assert outcome["mute"]["av_offset"]["reason"] == "the clip has no audio"
+    assert outcome["mute"]["color_accuracy"]["reason"] == "the clip has no truth"
+    assert outcome[clips[0].key]["color_accuracy"]["value"] == 1.0
+    success = row["summary"]["color_accuracy"]
+    assert (success["measured"], success["clips"]) == (2, 6)
+    assert success["success"]["estimate"] == pytest.approx(2 / 6)
+    assert "broken.mp4 counts as a failure" in capsys.readouterr().out
+
+
+def test_nothing_measurable_is_an_error_after_the_page(tmp_path, capsys):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"not a film")
+    out = tmp_path / "out"
+    assert main(["evaluate", "--folder", str(folder), "--no-controls", "--quiet", "--out", str(out)]) == 2
+    assert "nothing could be measured in films: cannot be read" in capsys.readouterr().err
+    assert (out / "index.html").exists() and (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--folder", "{}/none"], "there is no such folder"),
+        (["--folder", "{}"], "holds no .mp4"),
+        (["--real", "--metrics", "beauty"], "unknown metric beauty: choose from"),
+        (["--real", "--clips", "0"], "--clips 0 must be at least 1"),
+        (["--real", "--split", "tset"], "split='tset' is unknown"),
+        (["--real", "--video-codec", "x"], "give both"),
+        (["--checkpoint", "{}/none"], "no such folder"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, capsys, arguments, message):
+    arguments = [a.format(tmp_path) for a in arguments]
+    assert main(["evaluate", *arguments, "--quiet", "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_list_names_all_metrics(capsys):
+    assert main(["evaluate", "--list"]) == 0
+    assert "av_offset [ms]" in capsys.readouterr().out
+
+
+def test_shuffling_leaves_no_clip_its_own_sound(clips):
+    for n in (2, 3, 7):
+        items = real_items(clips[:n])
+        for item, other in zip(items, shuffled_audio(items, seed=n), strict=True):
+            assert not torch.equal(item.clip.audio, other.clip.audio)
+            assert torch.equal(item.clip.video, other.clip.video)
+    with pytest.raises(MetricError, match="at least 2"):
+        shuffled_audio(real_items(clips[:1]))
+
+
+def test_codec_row_keeps_length_and_reference(clips):
+    (item,) = codec_round_trip(real_items(clips[:1]), BlurryCodecs())
+    assert item.clip.audio.shape == clips[0].audio.shape and item.reference is clips[0]
+
+
+def test_large_films_are_scaled_down(tmp_path, clips):
+    from sora2.metrics.sources import folder_items
+
+    big = np.repeat(np.repeat(clips[0].video.numpy(), 4, axis=1), 6, axis=2)
+    write_clip(clips[0].replace(video=torch.from_numpy(big)), tmp_path / "big.mp4")
+    (item,) = folder_items([tmp_path / "big.mp4"], seconds=1.0, shorter_side=64)
+    assert item.clip.video.shape[1:3] == (64, 96)
+    assert item.clip.seconds == pytest.approx(1.0, abs=0.07)
+    assert read_clip(tmp_path / "big.mp4").video.shape[1] == 256
