@@ -124,6 +124,8 @@ def split_heads(
     Returns:
         q, k, v, each (B, H, N, Dh) contiguous, in the dtype of `qkv`.
     """
+    if torch.compiler.is_compiling():  # the compiler fuses the plain form itself
+        return split_heads_reference(qkv, gain, cosine, sine, spans, batch, eps)
     dh = gain.shape[-1]
     shape = (batch, qkv.shape[1] // (3 * dh), qkv.shape[0] // batch, dh)
     return _SplitHeads.apply(qkv, gain, cosine, sine, spans, shape, eps)
@@ -131,6 +133,8 @@ def split_heads(
 
 def merge_heads(x: Tensor, spans: tuple[Span, ...]) -> Tensor:
     """(B, H, N, Dh) -> (T, H * Dh) flat stream, the inverse layout of `split_heads`."""
+    if torch.compiler.is_compiling():
+        return torch.cat([x[:, :, s.sequence].transpose(1, 2).flatten(0, 1).flatten(1) for s in spans])
     return _MergeHeads.apply(x, spans)
 
 

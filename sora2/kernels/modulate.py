@@ -156,11 +156,15 @@ def norm_modulate(
 
     x (T, D); per modality a shift and a gain table (U, D), in the dtype of x -> (T, D).
     """
+    if torch.compiler.is_compiling():  # the compiler fuses the plain form itself
+        return norm_modulate_reference(x, runs, shifts, gains, eps)
     return _NormModulate.apply(x, eps, runs, *_interleave(shifts, gains))
 
 
 def gated_add(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: Sequence[Tensor]) -> Tensor:
     """x + gate * update. x and update (T, D); per modality a gate table (U, D), in the dtype of x -> (T, D)."""
+    if torch.compiler.is_compiling():
+        return gated_add_reference(x, update, runs, gates)
     return _GatedAdd.apply(x, update, runs, *gates)
 
 
@@ -174,6 +178,9 @@ def gated_add_norm_modulate(
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """`gated_add`, and `norm_modulate` of its result, in one node: (x + gate * update, its norm modulated)."""
+    if torch.compiler.is_compiling():
+        x = gated_add_reference(x, update, runs, gates)
+        return x, norm_modulate_reference(x, runs, shifts, gains, eps)
     return _GatedAddNormModulate.apply(x, update, eps, runs, *gates, *_interleave(shifts, gains))
 
 

@@ -1,9 +1,11 @@
 """Counts that are reported to people equal what the real module has and does."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from sora2.model import PRESETS, ModelError, Transformer, TransformerConfig, build
@@ -97,3 +99,9 @@ def test_memory_adds_up():
     m = memory(PRESETS["14b"], {"video": 30000}, 1)
     assert m.weights == 6 * count_parameters(PRESETS["14b"])  # float32 and the bf16 copy
     assert m.total == m.weights + m.gradients + m.optimizer + m.activations
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_the_configuration_group_holds_the_presets(name):
+    values = yaml.safe_load((Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").read_text())
+    assert TransformerConfig.from_dict(values) == PRESETS[name]

@@ -297,6 +297,18 @@ def test_configuration_survives_plain_values():
         TransformerConfig.from_dict({"hieght": 3})
 
 
+def test_a_compiled_block_is_one_graph_with_the_same_values():
+    model = _awake(Transformer(TINY, torch.Generator().manual_seed(0)))
+    batch = _batch()
+    out = model(batch)
+    for block in model.blocks:
+        block.compile(backend="aot_eager", fullgraph=True)
+    compiled = model(batch)
+    _close(out, compiled)
+    compiled["video"].sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
 def test_foreign_latents_are_named(model):
     batch = _batch()
     wide = batch.audio.replace(latent=torch.randn(B, AUDIO.tokens, 7))
