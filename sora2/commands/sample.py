@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from sora2.config import from_mapping
 from sora2.generate.flags import build_parser, make_request
 from sora2.generate.prompts import read_prompts
-from sora2.generate.request import RequestError, SamplingConfig
+from sora2.generate.request import RequestError
 
 
 def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argparse.Namespace]]:
@@ -47,8 +46,7 @@ def main(argv: list[str]) -> int:
     from sora2.generate.record import check_writable, save_sample
 
     check_writable([out for out, _ in clips], args.overwrite)
-    settings = read_checkpoint(args.checkpoint).config.get("sampling", {})
-    base = from_mapping(SamplingConfig, settings, f"{args.checkpoint}/config.yaml: sampling")
+    base = read_checkpoint(args.checkpoint).sampling()
     requests = [(out, make_request(one, base)) for out, one in clips]
 
     processes = PartialState(cpu=args.device == "cpu")

@@ -1,5 +1,4 @@
-"""Samplers: from noise to data along a trajectory of per-token levels. One short function each, one
-signature.
+"""Samplers: from noise to data along a trajectory of per-token levels. Short functions of one signature.
 
     sampler(velocity, state, trajectory, noise, on_step) -> state
 

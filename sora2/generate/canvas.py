@@ -60,16 +60,17 @@ class Canvas:
             self.known_audio[begin : begin + length] = True
 
     def forget(self, first: int, last: int) -> None:
-        """Frames first .. last - 1 and their sound are to be made anew; what is there stays as context
-        outside."""
+        """Frames first .. last - 1 and their sound are to be made anew."""
         self.known_video[first:last] = False
         self.known_audio[self.grid.samples(first) : self.grid.samples(last)] = False
 
     def window(self, start: int, frames: int) -> Clip:
-        """What the codecs are to encode for frames start .. start + frames - 1; beyond the canvas, and where
-        nothing is known, the nearest known frame stands still and the nearest known sound is mirrored, so
-        that codecs whose view crosses an edge see natural input. A stream of which nothing is known is
-        None."""
+        """What the codecs are to encode for frames start .. start + frames - 1.
+
+        Beyond the canvas, and where nothing is known, the nearest known frame stands still and the nearest known
+        sound is mirrored, so that codecs whose view crosses an edge see natural input. A stream of which nothing
+        is known is None.
+        """
         video = audio = None
         if self.video is not None and self.known_video.any():
             index = torch.arange(start, start + frames).clamp(0, self.frames - 1)
@@ -89,8 +90,7 @@ class Canvas:
         )
 
     def write(self, start: int, made: Clip) -> None:
-        """Take what was made for frames from `start` on, where nothing is known; all of it is known from then
-        on."""
+        """Take what was made for frames from `start` on, where nothing is known; from then on it is known."""
         if self.video is not None and made.video is not None:
             first, last = max(0, start), min(start + len(made.video), self.frames)
             new = ~self.known_video[first:last].view(-1, 1, 1, 1)

@@ -42,6 +42,14 @@ class Checkpoint:
     def weights(self) -> Path:
         return self.folder / "model.safetensors"
 
+    def sampling(self) -> SamplingConfig:
+        """Its own settings; the shift of the noise levels is that of training unless they say otherwise."""
+        settings = dict(self.config.get("sampling", {}))
+        levels = self.config.get("diffusion", {}).get("levels", {})
+        if "shift" in levels:
+            settings.setdefault("shift", levels["shift"])
+        return from_mapping(SamplingConfig, settings, f"{self.folder / 'config.yaml'}: sampling")
+
     def sha256(self) -> str:
         """Of the weights file."""
         with self.weights.open("rb") as file:
@@ -49,8 +57,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Raises CheckpointError when a file is missing or damaged, ConfigError when config.yaml has foreign
-    keys."""
+    """Raises CheckpointError when a file is missing or damaged, ConfigError for foreign keys of the model."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(
@@ -190,11 +197,10 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
             raise CheckpointError(
                 f"{checkpoint.folder}: clip.{name}={clip[name]}, but its audio codec works at {found}"
             )
-    sampling = from_mapping(SamplingConfig, checkpoint.config.get("sampling", {}), "sampling")
     return World(
         grid=Grid(shape.height, shape.width, shape.fps, sound.sample_rate, sound.channels),
         frames=shape.frames,
         temporal_stride=shape.temporal_stride,
         cell=shape.spatial_stride * shape.patch_size,
-        sampling=sampling,
+        sampling=checkpoint.sampling(),
     )

@@ -126,8 +126,7 @@ def load_mask(mask: tuple[float, float, float, float] | Tensor | Path | str, gri
 
 
 def conform(clip: Clip, grid: Grid) -> Clip:
-    """A clip in memory brought onto the grid: nearest frames in time, cropped and resized, resampled
-    sound."""
+    """A clip in memory brought onto the grid: frames nearest in time, cropped, resized; resampled sound."""
     if clip.video is not None:
         frames = grid.frames_of(clip.video_seconds)
         index = (torch.arange(frames) * clip.fps / grid.fps).round().long().clamp(max=clip.video.shape[0] - 1)

@@ -63,8 +63,7 @@ class Pipeline:
         audio_codec: str | None = None,
         batch_size: int = 8,
     ) -> Pipeline:
-        """Raises CheckpointError, CodecError or ConfigError when the parts are missing or do not fit each
-        other."""
+        """Raises CheckpointError, CodecError or ConfigError when parts are missing or do not fit each other."""
         checkpoint = read_checkpoint(folder)
         codecs = open_codecs(checkpoint, video_codec, audio_codec).to(device)
         world = make_world(checkpoint, codecs)
@@ -196,8 +195,7 @@ class Pipeline:
         return clean
 
     def _text(self, windows: list[Window]) -> tuple[Modality, Modality | None]:
-        """Prompts, and the negative prompts if there is one. An empty text is no text: its tokens are
-        hidden."""
+        """Prompts, and the negative prompts if there is one. An empty text is none: its tokens are hidden."""
         prompts = [w.prompt for w in windows]
         negatives = [w.negative_prompt for w in windows]
         assert self.codecs.text is not None

@@ -24,8 +24,7 @@ TRAINING_ONLY = ("diffusion_forcing",)
 
 
 class RequestError(UserError):
-    """A request that contradicts itself or lacks what its task needs. Messages name the flags of `sora2
-    sample`."""
+    """A request that contradicts itself or lacks what its task needs. Messages name the command's flags."""
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,16 @@ def test_codecs_are_found_beside_a_moved_checkpoint(checkpoint, tmp_path):
     assert Pipeline.from_checkpoint(folder).world.grid.sample_rate == CLIP["sample_rate"]
 
 
+def test_sampling_follows_the_shift_of_training_unless_told(checkpoint, tmp_path):
+    trained = {"levels": {"shift": {"video": 5.0, "audio": 2.0}}}
+    folder = copy_of(checkpoint, tmp_path, diffusion=trained)
+    assert Pipeline.from_checkpoint(folder).world.sampling.shift == trained["levels"]["shift"]
+    own = {"video": 1.0, "audio": 1.0}
+    (tmp_path / "other").mkdir()
+    folder = copy_of(checkpoint, tmp_path / "other", diffusion=trained, sampling={"shift": own})
+    assert Pipeline.from_checkpoint(folder).world.sampling.shift == own
+
+
 def test_another_preset_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="different presets"):
         Pipeline.from_checkpoint(copy_of(checkpoint, tmp_path, model={"width": 64}))
