@@ -17,7 +17,7 @@ from sora2.kernels.xformers import xformers_attention
 
 BACKENDS = ("auto", "reference", "sdpa", "matmul", "xformers")
 #: dtypes each backend computes in, by device type ("*" any).
-SUPPORTED = {
+SUPPORTED: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "reference": {"*": (torch.float64, torch.float32, torch.bfloat16, torch.float16)},
     "sdpa": {
         "cpu": (torch.float64, torch.float32, torch.bfloat16),

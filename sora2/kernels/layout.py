@@ -8,6 +8,7 @@ pattern. Backends run parts, so a new pattern (local-in-time tiles) needs a new 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +57,10 @@ class BlockCausal(Layout):
         return self.key_chunk.unsqueeze(-2) <= self.query_chunk.unsqueeze(-1)
 
     def parts(self) -> list[Part] | None:
+        return self._parts
+
+    @functools.cached_property
+    def _parts(self) -> list[Part] | None:
         if self.query_chunk.ndim != 1 or self.key_chunk.ndim != 1:
             return None
         return [

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS
-from sora2.model.packing import pack
-from sora2.model.transformer import OUTPUTS
+from sora2.model.packing import OUTPUTS, pack
 from sora2.types import MODALITIES, Batch
 
 

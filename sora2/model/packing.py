@@ -21,6 +21,9 @@ from sora2.types import Batch
 #: Runs of at least this many tokens have their modulation laid out once per forward, shorter ones look it up.
 RUN_TOKENS = 4
 
+#: The modalities that are generated; the others are always conditions.
+OUTPUTS = ("video", "audio")
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -84,31 +87,35 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
             )
         segments.append(Segment(name, group, size, m.tokens, row, start))
         row, start = row + size * m.tokens, start + m.tokens
-    positions = torch.cat([m.positions for m in present.values()], dim=1).float()  # (B, N, 3)
+    device = next(iter(present.values())).latent.device
+    # Everything that decides how to compute is read on the host, each tensor once: no waiting inside the blocks.
+    positions = torch.cat([m.positions for m in present.values()], dim=1).float().cpu()  # (B, N, 3)
     if size > 1 and bool((positions == positions[:1]).all()):
         positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
-    is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments]).to(positions.device)
+    is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments])
     angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
     mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
+    key_mask = None if bool(mask.all()) else mask
     layout = None
     if config.pattern == "block_causal":
-        timeless = torch.cat([torch.full((s.tokens,), s.name not in ("video", "audio")) for s in segments])
-        layout = block_causal(positions[..., 0], timeless.to(positions.device), config.chunk_seconds)
-    key_mask = None if bool(mask.all()) else mask
+        timeless = torch.cat([torch.full((s.tokens,), s.name not in OUTPUTS) for s in segments])
+        layout = block_causal(positions[..., 0].to(device), timeless.to(device), config.chunk_seconds)
+        layout.parts()  # found once, here
     levels, level_of_run, runs = [], [], []
     for s in segments:
-        per_run = level_runs(present[s.name].noise_level.detach())  # (B, R)
+        per_run = level_runs(present[s.name].noise_level.detach().cpu())  # (B, R)
         distinct, index = per_run.unique(return_inverse=True)  # (U,), (B, R)
         few = per_run.shape[1] * RUN_TOKENS <= s.tokens
-        levels.append(distinct)
-        level_of_run.append(index.flatten())
-        runs.append(Runs(s.rows, size, per_run.shape[1], None if few else index.flatten()))
+        index = index.flatten().to(device)
+        levels.append(distinct.to(device))
+        level_of_run.append(index)
+        runs.append(Runs(s.rows, size, per_run.shape[1], None if few else index))
     return Packing(
         segments=tuple(segments),
         batch=size,
         tokens=start,
-        cosine=angles.cos(),
-        sine=angles.sin(),
+        cosine=angles.cos().to(device),
+        sine=angles.sin().to(device),
         key_mask=key_mask,
         layout=layout,
         levels=tuple(levels),
@@ -118,11 +125,9 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
 
 
 def level_runs(level: Tensor) -> Tensor:
-    """(B, N) -> (B, R): the level of each run, with the fewest runs of equal length N / R that hold one level
-    each.
+    """(B, N) -> (B, R): the level of each run, for the fewest runs of equal length N / R that hold one level.
 
-    One level per clip is one run; one level per frame is one run per frame; one level per token is runs of
-    one.
+    One level per clip is one run; one per frame is one run per frame; one per token is runs of one token.
     """
     n = level.shape[1]
     for runs in range(1, n):

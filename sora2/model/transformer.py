@@ -1,5 +1,4 @@
-"""The joint audio-video transformer: tokens of all modalities in, a velocity for every video and audio token
-out.
+"""The joint audio-video transformer: tokens in, a velocity for every video and audio token out.
 
 Single stream: one attention over [text | reference_video | reference_audio | video | audio]. A token is told
 what it is (modality), where it is (seconds, y, x) and how noisy it is (level in [0, 1], 0 = a clean
@@ -13,15 +12,12 @@ from torch import Tensor, nn
 
 from sora2.kernels import norm_modulate
 from sora2.model.block import Block
-from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
+from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.modulation import Modulation
-from sora2.model.packing import Packing, pack
+from sora2.model.packing import OUTPUTS, Packing, pack
 from sora2.types import MODALITIES, Batch
-
-#: The modalities that are generated; the others are always conditions.
-OUTPUTS = ("video", "audio")
 
 
 class Transformer(nn.Module):
@@ -64,10 +60,8 @@ class Transformer(nn.Module):
         parts = []
         for s in packing.segments:
             m = getattr(batch, s.name)
-            latent = m.latent.masked_fill(~m.mask.unsqueeze(-1), 0.0).flatten(
-                0, 1
-            )  # (B * N, C), padding silenced
-            h = self.project_in[s.group](latent.to(self.kind[s.name].dtype))  # (B * N, D)
+            latent = m.latent.masked_fill(~m.mask.unsqueeze(-1), 0.0)  # (B, N, C), padding silenced
+            h = self.project_in[s.group](latent.flatten(0, 1).to(self.kind[s.name].dtype))  # (B * N, D)
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 
@@ -79,9 +73,7 @@ class Transformer(nn.Module):
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:
-                velocity = self.project_out[GROUP_OF[s.name]](x[s.rows])  # (B * N, C)
+                velocity = self.project_out[s.group](x[s.rows]).float()  # (B * N, C)
                 mask = getattr(batch, s.name).mask.unsqueeze(-1)  # (B, N, 1)
-                found[s.name] = (
-                    velocity.float().view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)
-                )  # (B, N, C)
+                found[s.name] = velocity.view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)  # (B, N, C)
         return found
