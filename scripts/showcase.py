@@ -118,7 +118,7 @@ def add_samples(page: Page, made: dict[str, Path], real: list[Path]) -> None:
     page.videos(
         [(real[0], "the real clip that the tasks below start from")] + [(p, t) for t, p in made.items()]
     )
-    page.figures([(path.with_suffix(".png"), title) for title, path in made.items()])
+    page.figures([(path.with_suffix(".sheet.png"), title) for title, path in made.items()])
 
 
 def add_times(page: Page, steps: Steps) -> None:

@@ -53,7 +53,7 @@ def film_clips(
     """`count` clips spread over the held-out part of a film of at least a minute."""
     seconds = frames / fps
     low, high = HELD_OUT_SECONDS
-    duration = probe(path).duration
+    duration = probe(path).seconds
     starts = [
         minute * 60 + low + k * seconds
         for minute in range(math.ceil(duration / 60))

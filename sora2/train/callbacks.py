@@ -19,6 +19,10 @@ from sora2.train.module import TrainingModule
 from sora2.train.throughput import ThroughputMeter
 
 
+def _wait_seconds(trainer: L.Trainer) -> float:
+    return trainer.datamodule.wait_seconds  # type: ignore[attr-defined]
+
+
 class ProgressLine(L.Callback):
     """The bar on screen and the log: losses, throughput, MFU, data wait, memory, ETA."""
 
@@ -27,7 +31,7 @@ class ProgressLine(L.Callback):
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:  # type: ignore[override]
-        self.meter.reset(trainer.datamodule.wait_seconds)
+        self.meter.reset(_wait_seconds(trainer))
         if trainer.is_global_zero:
             self.bar = tqdm(
                 total=module.config.trainer.max_samples,
@@ -49,9 +53,9 @@ class ProgressLine(L.Callback):
         if not module.at_step_boundary or trainer.global_step % module.config.trainer.log_every_steps:
             return
         report = self.meter.report(
-            trainer.datamodule.wait_seconds, module.config.trainer.max_samples - module.samples_seen
+            _wait_seconds(trainer), module.config.trainer.max_samples - module.samples_seen
         )
-        self.meter.reset(trainer.datamodule.wait_seconds)
+        self.meter.reset(_wait_seconds(trainer))
         losses = {f"loss/{name}": float(v) for name, v in {**module.latest_totals, **module.latest}.items()}
         losses = {name: value for name, value in losses.items() if not math.isnan(value)}
         lr = trainer.optimizers[0].param_groups[0]["lr"]

@@ -64,6 +64,7 @@ class CodecRecipe(Recipe):
     """
 
     modality: str
+    outer_layers = ("_in.", "_out.", "linear_", "noise_gain")
 
     def __init__(
         self, model: LatentCodec, loss: Any, discriminator: nn.Module, perceptual: nn.Module | None = None
@@ -147,6 +148,10 @@ class CodecRecipe(Recipe):
         if dist.is_available() and dist.is_initialized():
             for tensor in self.model.state_dict().values():
                 dist.broadcast(tensor, src=0)
+        self.initialized.fill_(True)
+
+    def load_weights(self, folder: Path) -> None:
+        super().load_weights(folder)
         self.initialized.fill_(True)
 
     def batch_size(self, batch: Any) -> int:

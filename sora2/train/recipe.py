@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from sora2.errors import UserError
 
 
 @dataclass
@@ -66,3 +69,27 @@ class Recipe(nn.Module):
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
         """Write inference weights (safetensors) and config under `folder`."""
         raise NotImplementedError
+
+    def load_weights(self, folder: Path) -> None:
+        """Start from exported weights instead of random ones (`init_from`).
+
+        Raises `UserError` when the folder has none, or they are of another model.
+        """
+        path = folder / "model.safetensors"
+        if not path.exists():
+            raise UserError(
+                f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run"
+            )
+        module = getattr(self, self.averaged[0])
+        own = module.state_dict()
+        weights = {
+            name: value.to(own[name].dtype) if name in own else value
+            for name, value in load_file(path).items()
+        }
+        wrong = [k for k in sorted(own.keys() | weights.keys()) if k not in own or k not in weights]
+        wrong += [k for k in own if k in weights and own[k].shape != weights[k].shape]
+        if wrong:
+            raise UserError(
+                f"init_from={folder} holds another model: {wrong[0]} does not fit; use its `model=` or `codec=`"
+            )
+        module.load_state_dict(weights)

@@ -19,7 +19,6 @@ from sora2.codecs import load_codecs
 from sora2.config import from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
-from sora2.errors import UserError
 from sora2.model import Transformer, TransformerConfig
 from sora2.model import build as build_transformer
 from sora2.model.flops import count_parameters, forward_flops
@@ -63,27 +62,6 @@ class DiffusionRecipe(Recipe):
         weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
         save_safetensors(weights, folder / "model.safetensors")
         save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
-
-    def load_weights(self, folder: Path) -> None:
-        from safetensors.torch import load_file
-
-        path = folder / "model.safetensors"
-        if not path.exists():
-            raise UserError(
-                f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run"
-            )
-        weights = load_file(str(path))
-        own = self.model.state_dict()
-        wrong = [
-            k
-            for k in own.keys() | weights.keys()
-            if k not in own or k not in weights or own[k].shape != weights[k].shape
-        ]
-        if wrong:
-            raise UserError(
-                f"init_from={folder} holds another model: {sorted(wrong)[0]} does not fit; use its `model=` preset"
-            )
-        self.model.load_state_dict(weights)
 
 
 def model_config(config: TrainConfig) -> TransformerConfig:

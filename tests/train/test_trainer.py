@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from sora2.cli import main
+from sora2.codecs import load_codec
 from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.generate import Pipeline, Request
@@ -153,11 +154,20 @@ def test_a_codec_trains_through_the_same_command(world, tmp_path):
         "codec.model.encoder_fine_width=16",
     ]  # fmt: skip
     assert main(["train", *overrides]) == 0
-    from sora2.codecs import load_codec
-
     codec = load_codec(tmp_path / "codec/export")
     latent = codec.encode(torch.rand(2, 3, 9, 32, 32) * 2 - 1)
     assert latent.shape == (2, 16, 3, 4, 4)
+    again = [
+        *overrides,
+        "name=more",
+        f"init_from={tmp_path / 'codec/export'}",
+        "optimizer.lr=1e-9",
+        "optimizer.name=muon",
+    ]
+    assert main(["train", *again, "optimizer.muon_lr=1e-9"]) == 0
+    more = load_codec(tmp_path / "more/export")
+    for name, weight in codec.named_parameters():
+        assert torch.allclose(weight, more.get_parameter(name), atol=2e-3), name
 
 
 @pytest.mark.slow
