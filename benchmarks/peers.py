@@ -109,6 +109,9 @@ def ours(config: TransformerConfig, size: int, levels: str, precision: str) -> C
 
 def h3(size: int, weights: torch.dtype, autocast: bool) -> Contender:
     from diffusers import MiniMaxH3Transformer3DModel
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()  # it warns that parts should stay float32, which a run of random weights need not
 
     model = MiniMaxH3Transformer3DModel(
         num_attention_heads=4, attention_head_dim=64, hidden_size=256, num_layers=8, num_refiner_layers=1,
@@ -230,42 +233,50 @@ def show(rows: list[dict]) -> None:
         print(f"{name:40}{r['parameters'] / 1e6:9.2f}{r['samples_per_second']:11.2f}{ratios}")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--precision", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"]
-    )
+    parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"])
     parser.add_argument("--peers", nargs="+", default=["h3", "ltx2"], choices=["h3", "ltx2"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    found = parser.parse_args()
+    if found.precision is None:
+        found.precision = ["float32", "bfloat16"] if has_fast_bf16() else ["float32"]
+        if not has_fast_bf16():
+            print(
+                "bfloat16 left out: this CPU has no bf16 products, all would run ten times slower than in float32;"
+            )
+            print("ask for it with --precision bfloat16 --batch 2 --rounds 1")
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rows = []
-    for precision in arguments.precision:
-        for name in arguments.peers:
-            rows += compare({"h3": h3, "ltx2": ltx2}[name], precision, arguments.batch, arguments.rounds)
+    for precision in options.precision:
+        for name in options.peers:
+            rows += compare({"h3": h3, "ltx2": ltx2}[name], precision, options.batch, options.rounds)
     show(rows)
-    machine = {"processor": platform.processor(), "capability": torch.backends.cpu.get_cpu_capability()}
-    machine |= {
-        "bfloat16_in_hardware": has_fast_bf16(),
-        "threads": arguments.threads,
-        "torch": torch.__version__,
-    }
     report = {
-        "machine": machine,
-        "batch": arguments.batch,
+        "processor": platform.processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16_in_hardware": has_fast_bf16(),
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "batch": options.batch,
         "tokens": TOKENS,
-        "rounds": arguments.rounds,
+        "rounds": options.rounds,
         "rows": rows,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1))
-    print(f"written to {arguments.out}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1))
+    print(f"written to {options.out}")
 
 
 if __name__ == "__main__":
