@@ -49,25 +49,26 @@ def train(recipe, batch, steps, lr=3e-3):
             optimizer.zero_grad()
             outputs[name].total.backward()
             optimizer.step()
-        totals.append(float(outputs["main"].total))
+        totals.append(outputs["main"].total.item())
     return totals
 
 
 @pytest.mark.parametrize("modality, key", [("video", "mse"), ("audio", "relative")])
 def test_a_recipe_overfits_one_batch(modality, key, batch):
     recipe = build(modality)
+    recipe.initialized.fill_(True)  # from random weights, without the linear start
     generator = torch.Generator().manual_seed(0)
     before = recipe.losses(batch, generator, HALFWAY)["main"].named[key]
-    train(recipe, batch, 60)
+    train(recipe, batch, 120, lr=1e-2 if modality == "video" else 3e-3)
     after = recipe.losses(batch, generator, HALFWAY)["main"].named[key]
-    assert after < (0.6 * before if modality == "video" else before - 0.1)
+    assert after < (0.5 * before if modality == "video" else before - 0.3)
 
 
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_losses_are_a_function_of_the_generator(modality, batch):
     def total(seed):
         recipe = build(modality)
-        return float(recipe.losses(batch, torch.Generator().manual_seed(seed), HALFWAY)["main"].total)
+        return recipe.losses(batch, torch.Generator().manual_seed(seed), HALFWAY)["main"].total.item()
 
     assert total(1) == total(1)
     assert total(1) != total(2)

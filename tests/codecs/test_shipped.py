@@ -1,0 +1,72 @@
+"""The weights that ship with the project: size, quality floor, speed of use on a few held-out clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sora2.codecs import load_codecs
+from sora2.codecs.evaluate import evaluate_clips, held_out, reconstruct, summarise
+from sora2.commands import evaluate_codec
+from sora2.toybox import Toybox, ToyboxConfig
+
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+FOLDERS = {"video": CHECKPOINTS / "video_vae", "audio": CHECKPOINTS / "audio_vae"}
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    return load_codecs(FOLDERS["video"], FOLDERS["audio"], text=None)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return Toybox(ToyboxConfig(split="test")).clips(range(8))
+
+
+def test_both_fit_in_16_megabytes():
+    files = [f for folder in FOLDERS.values() for f in folder.iterdir()]
+    assert sum(f.stat().st_size for f in files) <= 16e6
+
+
+def test_quality_floor(codecs, clips):
+    quiet = [c for c in clips if c.meta["truth"]["ambience"] == "silence"]
+    summary = summarise(evaluate_clips(codecs, [("quiet", c) for c in quiet]))["quiet"]
+    assert summary["psnr_db"]["mean"] > 28
+    assert summary["si_sdr_db"]["mean"] > 10
+    assert summary["onset_shift_ms"]["median"] <= 5
+
+
+def test_latents_have_unit_variance(codecs, clips):
+    latents = [codecs.encode_clip(c) for c in clips]
+    for name in ("video", "audio"):
+        flat = torch.cat([z[name].flatten(1) for z in latents], dim=1)
+        assert flat.std() == pytest.approx(1, abs=0.35)
+        assert flat.mean() == pytest.approx(0, abs=0.2)
+
+
+def test_shapes_of_the_default_clip(codecs, clips):
+    latents = codecs.encode_clip(clips[0])
+    assert latents["video"].shape == (16, 9, 8, 8)
+    assert latents["audio"].shape == (64, 52)
+    assert reconstruct(codecs, clips[0]).audio.shape == (2, 33000)
+
+
+def test_held_out_spans():
+    assert held_out(48.0, 50.1) and held_out(168.5, 170.0)
+    assert not held_out(47.9, 50.0) and not held_out(59.0, 61.0) and not held_out(10.0, 12.0)
+
+
+def test_command_writes_report_table_and_pictures(tmp_path, capsys):
+    flags = ["--toybox", "4", "--pictures", "1", "--out", str(tmp_path)]
+    folders = ["--video-codec", str(FOLDERS["video"]), "--audio-codec", str(FOLDERS["audio"])]
+    assert evaluate_codec.main(flags + folders) == 0
+    report = json.loads((tmp_path / "codec.json").read_text())
+    assert len(report["rows"]) == 4
+    assert report["fingerprints"].keys() == {"video", "audio"}
+    assert "psnr_db" in (tmp_path / "codec.md").read_text()
+    assert (tmp_path / "codec.png").stat().st_size > 10_000
+    assert "psnr_db" in capsys.readouterr().out
