@@ -41,11 +41,11 @@ class Modulation(nn.Module):
     def embed(self, level: Tensor) -> Tensor:
         """(U,) levels in [0, 1] -> (U, level_width)."""
         half = self.level_features // 2
-        frequency = torch.logspace(
-            0, 3, half, dtype=torch.float32, device=level.device
-        )  # 1 to 1000 rad over [0, 1]
+        # From 1 to 1000 radians over [0, 1].
+        frequency = torch.logspace(0, 3, half, dtype=torch.float32, device=level.device)
         angle = level.float()[:, None] * frequency  # (U, level_features / 2)
         features = torch.cat([angle.cos(), angle.sin()], dim=-1)  # (U, level_features)
+        features = features.to(self.embed_in.weight.dtype)
         return F.silu(self.embed_out(F.silu(self.embed_in(features))))  # (U, level_width)
 
     def forward(self, packing: Packing) -> tuple[list[Tensor], list[Tensor]]:

@@ -20,7 +20,7 @@ def _inputs(dtype=torch.float32, m=N, seed=0):
 def _run(q, k, v, **kwargs):
     q, k, v = (x.detach().clone().requires_grad_() for x in (q, k, v))
     out = attention(q, k, v, **kwargs)
-    weight = torch.linspace(-1, 1, out.numel()).view_as(out).to(out.dtype)
+    weight = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out).to(out.dtype)
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), (q, k, v))]
 
 
@@ -152,3 +152,20 @@ def test_impossible_shapes_and_dtypes():
         attention(q.double(), k, v)
     with pytest.raises(AttentionError, match=r"float16 on cpu; it takes cpu: torch.float64, torch.float32"):
         attention(q.half(), k.half(), v.half(), backend="matmul")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["sdpa", "xformers"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_cuda_backends_equal_the_reference(backend, dtype, padded):
+    if backend == "xformers":
+        pytest.importorskip("xformers")
+        if padded:
+            pytest.skip("xformers takes no key_mask here")
+    inputs = [x.detach().cuda() for x in _inputs(dtype)]
+    mask = _padding().cuda() if padded else None
+    expected = _run(*inputs, backend="reference", key_mask=mask)
+    for got, want in zip(_run(*inputs, backend=backend, key_mask=mask), expected, strict=True):
+        assert (got.double() - want.double()).abs().max() <= TOLERANCE[dtype] * want.double().abs().max()

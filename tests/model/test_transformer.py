@@ -61,6 +61,12 @@ def test_one_float32_velocity_per_generated_token(model):
     _close(half, out, rtol=0.1, atol=0.1)
 
 
+def test_weights_may_be_bf16(model):
+    low = Transformer(TINY)
+    low.load_state_dict(model.state_dict())
+    _close(low.bfloat16()(_batch()), model(_batch()), rtol=0.1, atol=0.1)
+
+
 def test_the_untrained_velocity_is_zero_and_everything_learns():
     model = Transformer(TINY, torch.Generator().manual_seed(0))
     assert all(bool((v == 0).all()) for v in model(_batch()).values())
