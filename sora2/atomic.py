@@ -37,7 +37,9 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         raise
 
 
-def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_safetensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Contiguous CPU copies of `tensors`, atomically."""
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     write_atomic(path, lambda temporary: save_file(copies, str(temporary), metadata=metadata))

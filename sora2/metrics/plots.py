@@ -81,7 +81,11 @@ def plot_overview(
 
 
 def _draw_lines(
-    axis: Any, title: str, lines: Mapping[str, Line], rows: Sequence[str], colour: Mapping[str, str]
+    axis: Any,
+    title: str,
+    lines: Mapping[str, tuple[float, float, float, float]],
+    rows: Sequence[str],
+    colour: Mapping[str, str],
 ) -> None:
     finite = [v for line in lines.values() for v in line[:3] if np.isfinite(v)]
     low, high = min(finite), max(finite)
