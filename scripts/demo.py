@@ -79,7 +79,7 @@ def main() -> int:
     real = first(OUT / "data", "*.mp4", 2)
     caption = "a ball bounces in a box"
     export = OUT / "train/export"
-    made = sample_tasks(steps, export, OUT / "samples", real, PROMPTS, caption, TASKS)
+    made = sample_tasks(steps, export, OUT / "samples", real, PROMPTS, caption, list(TASKS))
     steps.run(
         "evaluate", "evaluate", "--checkpoint", export, "--clips", 16, "--steps", 24, "--out", OUT / "evaluation"
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from showcase import TASKS, Steps, add_samples, add_times, add_training, first, sample_tasks
+from showcase import Steps, add_samples, add_times, add_training, first, sample_tasks
 
 from sora2.errors import UserError
 from sora2.metrics.page import Page
@@ -30,8 +30,7 @@ def main() -> int:
     steps.run("held-out shots", "inspect", args.shards / "validation", "--out", OUT / "data", "--count", 4)
     steps.run("train", "train", "experiment=film", f"trainer.max_minutes={args.minutes:g}")
     real = first(OUT / "data", "*.mp4", 2)
-    wanted = ("video to audio", "image to audio-video", "extend forward")
-    tasks = {name: TASKS[name] for name in wanted}
+    tasks = ["video to audio", "image to audio-video", "extend forward"]
     made = sample_tasks(steps, OUT / "export", OUT / "tasks", real, PROMPTS, PROMPTS[0], tasks)
     page = Page(
         "sora2 on a real film",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,16 +20,16 @@ from sora2.metrics.page import Page
 
 CODECS = ("--video-codec", "checkpoints/video_vae", "--audio-codec", "checkpoints/audio_vae")
 #: task title -> flags of `sora2 sample`; A and B are two real clips, A.png the first frame of the first.
-TASKS: dict[str, tuple[str, ...]] = {
-    "video to audio": ("--video", "A"),
-    "audio to video": ("--audio", "A"),
-    "image to audio-video": ("--image", "A.png"),
-    "extend forward": ("--video", "A", "--extend", "--seconds", "1"),
-    "extend backward": ("--video", "A", "--extend-backward", "--seconds", "1"),
-    "loop": ("--video", "A", "--loop", "--seconds", "1"),
-    "in-between": ("--inbetween", "A", "B", "--seconds", "1"),
-    "in-paint": ("--video", "A", "--mask", "0,0.5,1,1"),
-    "remix": ("--video", "A", "--strength", "0.6"),
+TASKS: dict[str, dict[str, Any]] = {
+    "video to audio": {"video": "A"},
+    "audio to video": {"audio": "A"},
+    "image to audio-video": {"image": "A.png"},
+    "extend forward": {"video": "A", "extend": True, "seconds": 1},
+    "extend backward": {"video": "A", "extend_backward": True, "seconds": 1},
+    "loop": {"video": "A", "loop": True, "seconds": 1},
+    "in-between": {"inbetween": ["A", "B"], "seconds": 1},
+    "in-paint": {"video": "A", "mask": "0,0.5,1,1"},
+    "remix": {"video": "A", "strength": 0.6},
 }
 
 
@@ -69,22 +71,36 @@ def sample_tasks(
     real: list[Path],
     prompts: list[str],
     caption: str,
-    tasks: dict[str, tuple[str, ...]],
+    tasks: list[str],
 ) -> dict[str, Path]:
-    """One command per task on the clips `real` (two mp4s); returns title -> mp4, text prompts first."""
-    base = ("sample", "--checkpoint", checkpoint, "--steps", "24", "--guidance", "3", "--overwrite")
+    """Text to audio-video for `prompts`, then `tasks` on the clips `real` (two mp4s), in one command.
+
+    Returns title -> mp4, text prompts first.
+    """
     out.mkdir(parents=True, exist_ok=True)
     still = out / "first_frame.png"
     Image.fromarray(read_clip(real[0], audio="ignore").video[0].numpy()).save(still)
     named = {"A": str(real[0]), "B": str(real[1]), "A.png": str(still)}
-    (out / "prompts.txt").write_text("\n".join(prompts) + "\n")
-    steps.run("text to audio-video", *base, "--prompts-file", out / "prompts.txt", "--out", out / "text")
-    made = dict(zip(prompts, first(out / "text", "*.mp4", len(prompts)), strict=True))
-    for title, flags in tasks.items():
-        target = out / f"{title.replace(' ', '_')}.mp4"
-        steps.run(title, *base, "--prompt", caption, *(named.get(f, f) for f in flags), "--out", target)
-        made[title] = target
-    return made
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        return named.get(value, value) if isinstance(value, str) else value
+
+    lines = [{"name": f"text-{i}", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
+    for title in tasks:
+        flags = {flag: resolve(value) for flag, value in TASKS[title].items()}
+        lines.append({"name": title.replace(" ", "-"), "prompt": caption, **flags})
+    listed = out / "tasks.jsonl"
+    listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    steps.run(
+        "sample every task", "sample", "--checkpoint", checkpoint, "--steps", 24, "--guidance", 3,
+        "--prompts-file", listed, "--out", out, "--overwrite",
+    )  # fmt: skip
+    titles = [*prompts, *tasks]
+    return {
+        title: first(out, f"{line['name']}*.mp4", 1)[0] for title, line in zip(titles, lines, strict=True)
+    }
 
 
 def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
