@@ -49,7 +49,7 @@ class Modulation(nn.Module):
         return F.silu(self.embed_out(F.silu(self.embed_in(features))))  # (U, level_width)
 
     def forward(self, packing: Packing) -> tuple[list[Tensor], list[Tensor]]:
-        """Rows per distinct level, or per run of tokens where those are few.
+        """Rows per distinct level, or per run of tokens (see `packing.lay_out_by_run`).
 
         Returns:
             Per segment the parameters of the blocks (U, 6, D) and of the output layer (U, 2, D). Computed in
@@ -64,7 +64,7 @@ class Modulation(nn.Module):
                     -1, (-1, self.width)
                 )  # (U, 8, D)
                 rows = rows + self.unit(rows)
-                # Few rows are laid out by run once, here; many are looked up where they are used.
+                # Laid out by run once, here, unless runs are many and levels few: those are looked up in use.
                 if runs.index is None and len(levels) > 1:
                     rows = rows.index_select(0, order)
                 blocks.append(rows[:, :BLOCK_PARAMETERS])

@@ -18,7 +18,7 @@ from sora2.model.config import GROUP_OF, ModelError, TransformerConfig
 from sora2.model.rope import rotation_angles
 from sora2.types import Batch
 
-#: Runs of at least this many tokens have their modulation laid out once per forward, shorter ones look it up.
+#: Runs of at least this many tokens are few.
 RUN_TOKENS = 4
 
 #: The modalities that are generated; the others are always conditions.
@@ -105,11 +105,11 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
     for s in segments:
         per_run = level_runs(present[s.name].noise_level.detach().cpu())  # (B, R)
         distinct, index = per_run.unique(return_inverse=True)  # (U,), (B, R)
-        few = per_run.shape[1] * RUN_TOKENS <= s.tokens
+        by_run = lay_out_by_run(s.tokens, per_run, distinct)
         index = index.flatten().to(device)
         levels.append(distinct.to(device))
         level_of_run.append(index)
-        runs.append(Runs(s.rows, size, per_run.shape[1], None if few else index))
+        runs.append(Runs(s.rows, size, per_run.shape[1], None if by_run else index))
     return Packing(
         segments=tuple(segments),
         batch=size,
@@ -122,6 +122,14 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
         level_of_run=tuple(level_of_run),
         runs=tuple(runs),
     )
+
+
+def lay_out_by_run(tokens: int, per_run: Tensor, distinct: Tensor) -> bool:
+    """Whether a segment's modulation has one row per run, made once per forward.
+
+    Else it has one row per distinct level, looked up where it is used: right when runs are many and levels few.
+    """
+    return per_run.shape[1] * RUN_TOKENS <= tokens or 2 * len(distinct) > per_run.numel()
 
 
 def level_runs(level: Tensor) -> Tensor:

@@ -202,13 +202,16 @@ def test_runs_are_the_longest_that_hold_one_level():
     assert level_runs(torch.rand(2, 1)).shape == (2, 1)
 
 
-@pytest.mark.parametrize("runs", [1, 3, 6, 12])
-def test_levels_by_run_equal_levels_by_token(model, runs, monkeypatch):
-    level = torch.rand(B, runs, generator=torch.Generator().manual_seed(6)).repeat_interleave(
-        12 // runs, dim=1
-    )
+@pytest.mark.parametrize("levels", ["clip", "frame", "token", "two_levels"])
+def test_levels_by_run_equal_levels_by_token(model, levels, monkeypatch):
+    """All ways to lay modulation out give the same values and gradients as every token looking up its own."""
+    g = torch.Generator().manual_seed(6)
+    runs = {"clip": 1, "frame": 3, "token": 12, "two_levels": 12}[levels]
+    level = torch.rand(B, runs, generator=g)
+    if levels == "two_levels":  # an in-painted region: few levels in no order
+        level = (level > 0.5).float() * 0.7
     batch = _batch()
-    batch = batch.replace(video=batch.video.replace(noise_level=level))
+    batch = batch.replace(video=batch.video.replace(noise_level=level.repeat_interleave(12 // runs, dim=1)))
 
     def outputs_and_gradients():
         model.zero_grad()
@@ -218,6 +221,7 @@ def test_levels_by_run_equal_levels_by_token(model, runs, monkeypatch):
 
     out, grads = outputs_and_gradients()
     monkeypatch.setattr("sora2.model.packing.level_runs", lambda level: level)  # every token its own run
+    monkeypatch.setattr("sora2.model.packing.lay_out_by_run", lambda *_: False)
     general, general_grads = outputs_and_gradients()
     _close(out, general)
     _close(grads, general_grads)
