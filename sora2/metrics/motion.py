@@ -24,6 +24,7 @@ LONE_FRAME_COST = 6.0  # extra for a piece of one frame inside a clip
 SUPPORT_COST = -3.0  # a piece without vertical motion has no speed to fit, and is the simpler story
 SIGMA_RANGE = (0.08, 0.8)  # pixels: noise of a centroid, sharp to blurred
 MINIMUM_FLIGHT_FRAMES = 4
+LEAST_SPREAD = 0.5  # variance of height, squared pixels, of frames that can tell anything of gravity
 LONGEST_SECONDS = 2.5  # of one piece; a longer flight is two, which costs no accuracy
 
 
@@ -195,8 +196,8 @@ def _candidates(vertical: list[_Moments]) -> Array:
     for m in vertical:
         for length in (5, 6, 8, 10, 14):
             if length <= m.count.shape[1]:
-                count, yq, qq = (a[:, length - 1] for a in (m.count, m.yq, m.qq))
-                whole = (count >= length - 1) & (qq > 0)
+                count, yq, qq, spread = (a[:, length - 1] for a in (m.count, m.yq, m.qq, m.constant))
+                whole = (count >= length - 1) & (qq > 0) & (spread > LEAST_SPREAD * count)
                 found.append(yq[whole] / qq[whole])
     if not found:
         return np.zeros(1)
@@ -242,7 +243,8 @@ def _flight_sums(vertical: list[_Moments], cuts: list[Cut]) -> tuple[float, floa
     frames = 0
     for m, cut in zip(vertical, cuts, strict=True):
         for start, stop, support in cut:
-            if not support and m.count[stop, stop - start] >= MINIMUM_FLIGHT_FRAMES:
+            count, spread = m.count[stop, stop - start], m.constant[stop, stop - start]
+            if not support and count >= MINIMUM_FLIGHT_FRAMES and spread > LEAST_SPREAD * count:
                 yq += float(m.yq[stop, stop - start])
                 qq += float(m.qq[stop, stop - start])
                 frames += int(m.count[stop, stop - start])
