@@ -38,6 +38,7 @@ table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;
 th,td{padding:6px 12px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{color:var(--soft);font-weight:600;border-bottom:2px solid var(--line);vertical-align:bottom}
 th:first-child,td:first-child{text-align:left}
+td small{display:block;color:var(--soft);font-size:12px;line-height:1.3}
 td.text{text-align:left;white-space:normal}
 figure{margin:14px 0}figure img{max-width:100%;height:auto;display:block;border-radius:4px}
 .grid{display:grid;gap:18px;margin:14px 0}.grid figure{margin:0}
@@ -104,12 +105,17 @@ class Page:
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: Sequence[int] = (0,)
     ) -> Page:
-        """A table; cells are shown by `str`. Columns listed in `text_columns` are left-aligned and may wrap."""
+        """A table; cells are shown by `str`, lines after their first in small print.
+
+        Columns listed in `text_columns` are left-aligned and may wrap.
+        """
         text = set(text_columns)
 
         def cell(tag: str, column: int, value: Any) -> str:
             kind = ' class="text"' if column in text and tag == "td" else ""
-            return f"<{tag}{kind}>{html.escape(str(value))}</{tag}>"
+            first, *rest = html.escape(str(value)).split("\n")
+            below = "".join(f"<small>{line}</small>" for line in rest)
+            return f"<{tag}{kind}>{first}{below}</{tag}>"
 
         head = "".join(cell("th", i, h) for i, h in enumerate(headers))
         body = "".join(f"<tr>{''.join(cell('td', i, v) for i, v in enumerate(row))}</tr>" for row in rows)

@@ -17,6 +17,7 @@ from sora2.metrics.measures.synchrony import F1_TOLERANCES_MS
 from sora2.metrics.page import Page
 from sora2.metrics.plots import plot_commanded, plot_f1, plot_offsets, plot_overview
 from sora2.metrics.tables import (
+    Table,
     definition_table,
     label,
     markdown,
@@ -61,9 +62,9 @@ def write_report(
     plots = draw_plots(evaluation, folder / "plots")
     page = Page(settings["title"], subtitle=settings["subtitle"])
     page.section("Results", INTRODUCTION)
-    page.table(*values)
+    page.table(*_stacked(values))
     page.section("Success rates", "Share of all clips that are as good as the tolerance in the first column.")
-    page.table(*successes)
+    page.table(*_stacked(successes))
     page.section("Plots")
     for path, caption in plots[:1]:
         page.figure(path, caption)
@@ -143,6 +144,14 @@ def worst_outcomes(evaluation: Evaluation, row: str, count: int) -> list[Outcome
 
     ranked = sorted(evaluation.outcomes[row], key=failed, reverse=True)
     return [o for o in ranked if failed(o)][:count]
+
+
+def _stacked(table: Table) -> Table:
+    """Intervals and measured shares below their estimates, so that many rows fit side by side."""
+    headers, rows = table
+    return headers, [
+        [c.replace(" [", "\n[").replace("], ", "]\n").replace(" (", "\n(") for c in r] for r in rows
+    ]
 
 
 def _failures(evaluation: Evaluation, outcome: Outcome) -> str:

@@ -16,7 +16,7 @@ _ARROW = {"higher": "↑", "lower": "↓", "zero": "→ 0"}
 def label(metric: Metric) -> str:
     """Name, unit and which way is better, such as "av_offset, ms → 0"."""
     unit = f", {metric.unit}" if metric.unit else ""
-    return f"{metric.name}{unit} {_ARROW[metric.direction]}"
+    return f"{metric.name}{unit}\u00a0{_ARROW[metric.direction]}"
 
 
 def value_table(evaluation: Evaluation) -> Table:
