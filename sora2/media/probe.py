@@ -11,6 +11,7 @@ import av
 from sora2.media.errors import MediaError
 from sora2.media.hdr import is_hdr
 from sora2.media.source import (
+    SHORT_SECONDS,
     Source,
     clock_zero,
     find_audio,
@@ -60,7 +61,7 @@ def probe(path: Source) -> MediaInfo:
     """Read the headers and packet timestamps of a file.
 
     Raises:
-        MediaError: not a media file, truncated before its headers end, or without pictures and sound.
+        MediaError: not a media file, truncated, or without pictures and sound.
     """
     name = source_name(path)
     with open_media(path) as container:
@@ -68,7 +69,9 @@ def probe(path: Source) -> MediaInfo:
         if video is None and audio is None:
             raise MediaError(f"{name} has neither pictures nor sound: give a video or sound file")
         zero = clock_zero(container)
-        stamps, ends = _timestamps(container, [stream for stream in (video, audio) if stream is not None])
+        streams = [stream for stream in (video, audio) if stream is not None]
+        stamps, ends = _timestamps(container, streams)
+        _check_whole(name, streams, ends)
         facts = {} if video is None else _video_facts(container, video, stamps[video.index], ends, zero)
         facts |= {} if audio is None else _audio_facts(audio, ends, zero)
         seconds = max(
@@ -123,6 +126,18 @@ def _timestamps(
                 ends[stream.index], (stream.start_time + stream.duration) * stream.time_base
             )
     return stamps, ends
+
+
+def _check_whole(name: str, streams: list[av.stream.Stream], ends: dict[int, Fraction]) -> None:
+    for stream in streams:
+        if stream.duration is None or stream.start_time is None:
+            continue
+        promised = (stream.start_time + stream.duration) * stream.time_base
+        if ends[stream.index] < promised - SHORT_SECONDS:
+            raise MediaError(
+                f"{name} is truncated: its header promises {stream.type} until {float(promised):.2f} s but it ends at "
+                f"{float(ends[stream.index]):.2f} s; copy or download it again"
+            )
 
 
 def _video_facts(

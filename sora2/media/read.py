@@ -14,6 +14,7 @@ from sora2.media.picture import FrameGrid, PictureFinisher, PictureTrack
 from sora2.media.plain import obstacle, read_plain
 from sora2.media.sound import JOIN_SECONDS, MARGIN_SECONDS, SoundTrack
 from sora2.media.source import (
+    SHORT_SECONDS,
     SMALL_PICTURE,
     AudioUse,
     Source,
@@ -30,8 +31,6 @@ PictureReader = Literal["pyav", "decord"]
 
 #: Codecs pad the end of a soundtrack to whole frames of at most this many samples.
 LONGEST_CODEC_FRAME = 8192
-#: A file may end this much before its header says, or before a caller asks, without being called too short.
-SHORT_SECONDS = Fraction(1, 4)
 
 
 def read_clip(

@@ -15,6 +15,9 @@ from av.stream import Disposition
 
 from sora2.media.errors import MediaError
 
+#: A file may end this much before its header says, or before a caller asks, without being called too short.
+SHORT_SECONDS = Fraction(1, 4)
+
 #: What the readers accept: a path, the bytes of a whole file, or a seekable stream, read from its start.
 Source = str | os.PathLike[str] | bytes | BinaryIO
 AudioUse = Literal["optional", "required", "ignore"]
