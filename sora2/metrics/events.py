@@ -101,6 +101,24 @@ def events_f1(seen: Events, heard: Events, tolerance: float) -> tuple[float, dic
     }
 
 
+def chance_f1(seen: Events, heard: Events, tolerance: float, seconds: float) -> float:
+    """F1 that the same two lists reach by chance: mean over turns of the sound around the clip's `seconds`.
+
+    Turns by less than 150 ms are left out. Dense events match anything; this says how much.
+    """
+    turns = np.linspace(0, seconds, 25)[1:-1]
+    turns = turns[(turns >= 0.15) & (turns <= seconds - 0.15)]
+    if not len(turns):
+        raise Unmeasurable("the clip is too short to tell agreement from chance")
+    scores = []
+    for turn in turns:
+        moved = (heard.seconds + turn) % seconds
+        order = np.argsort(moved)
+        turned = Events(moved[order], heard.weight[order], heard.certain[order])
+        scores.append(events_f1(seen, turned, tolerance)[0])
+    return float(np.mean(scores))
+
+
 def lag_of(evidence: Evidence) -> Lag:
     """Signed lag of sound behind picture.
 

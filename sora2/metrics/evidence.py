@@ -13,6 +13,9 @@ from sora2.metrics.registry import Unmeasurable
 from sora2.metrics.tracking import Track, find_balls
 from sora2.types import Clip
 
+#: More coloured patches than this are noise: among so many movements some agree with any sound.
+MOST_BALLS = 6
+
 
 class Evidence:
     """Lazy measurements of one clip: a metric that needs only sound never pays for tracking.
@@ -64,10 +67,12 @@ class Evidence:
         """Balls that travel at least 3 % of the picture.
 
         Raises:
-            Unmeasurable: there is no ball, or none moves.
+            Unmeasurable: there is no ball, none moves, or the picture is strewn with more than `MOST_BALLS`.
         """
         if not self.tracks:
             raise Unmeasurable("no ball found")
+        if len(self.tracks) > MOST_BALLS:
+            raise Unmeasurable(f"{len(self.tracks)} patches of colour are no picture of single balls")
         moving = [t for t in self.tracks if t.travel() >= 0.03 * self.pixels_per_unit]
         if not moving:
             raise Unmeasurable("no ball moves")

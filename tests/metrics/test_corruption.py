@@ -50,6 +50,7 @@ def test_real_clips_are_measured_and_right(table):
     assert abs(real["av_offset"].value.estimate) < 5
     assert real["av_jitter"].value.estimate < 10
     assert real["av_f1_45"].value.estimate > 0.88
+    assert real["av_skill"].value.estimate > 0.8
     assert real["gravity_error"].value.estimate < 2
     assert real["restitution_error"].value.estimate < 0.05
     assert real["color_accuracy"].value.estimate > 0.95
@@ -91,6 +92,7 @@ def test_wrong_sound_is_heard(table):
     real, shuffled = table.summaries["real"], table.summaries["shuffled"]
     for t in (20, 45):
         assert shuffled[f"av_f1_{t}"].value.estimate < 0.5 * real[f"av_f1_{t}"].value.estimate
+    assert abs(shuffled["av_skill"].value.estimate) < 0.15
     assert shuffled["av_offset"].success.estimate < 0.5
     assert shuffled["material_accuracy"].value.estimate < 0.6
     for name in ("gravity_error", "color_accuracy", "permanence", "restitution_error"):  # not about sound
@@ -158,6 +160,15 @@ def test_empty_pictures_and_silence_succeed_at_nothing(clips):
             assert not metric.success(metric(grey)), name
         if "audio" in metric.needs:
             assert not metric.success(metric(silent)), name
+
+
+def test_a_picture_strewn_with_colour_is_no_success(clips):
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randint(0, 256, (33, 3, 7, 7), generator=generator).float()
+    patches = torch.nn.functional.interpolate(patches, size=(64, 64), mode="nearest")
+    clutter = clips[0].replace(video=patches.permute(0, 2, 3, 1).to(torch.uint8).contiguous())
+    for name in ("av_offset", "av_f1_45", "av_f1_125", "av_skill", "gravity_error", "color_accuracy"):
+        assert not METRICS[name].success(METRICS[name](clutter)), name
 
 
 def test_calibration_is_of_the_train_split_and_repeats():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sora2.metrics.events import events_f1, heard_events, lag_of, seen_events
+from sora2.metrics.events import chance_f1, events_f1, heard_events, lag_of, seen_events
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.registry import Unmeasurable, metric
 
@@ -54,3 +54,14 @@ def av_f1_80(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 def av_f1_125(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """F1 of impacts seen and heard within 125 ms, matched one to one."""
     return _f1(evidence, 125)
+
+
+@metric("av_skill", unit="", direction="higher", needs=("video", "audio"), tolerance=0.5)
+def av_skill(evidence: Evidence) -> tuple[float, dict[str, Any]]:
+    """F1 within 45 ms beyond what the clip's own events reach by chance: 1 perfect, 0 chance, below 0 worse."""
+    seen, heard = seen_events(evidence), heard_events(evidence)
+    score, details = events_f1(seen, heard, 0.045)
+    chance = chance_f1(seen, heard, 0.045, evidence.clip.seconds)
+    if chance > 0.9:
+        raise Unmeasurable("events are so dense that any sound would match")
+    return (score - chance) / (1 - chance), {**details, "f1": score, "chance": chance}
