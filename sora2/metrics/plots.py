@@ -113,16 +113,17 @@ def _draw_lines(
     axis.set_title(title, fontsize=9)
 
 
-def plot_offsets(offsets_ms: Mapping[str, Sequence[float]], path: Path, *, limit_ms: float = 250) -> Path:
+def plot_offsets(
+    offsets_ms: Mapping[str, Sequence[float]], rows: Sequence[str], path: Path, *, limit_ms: float = 250
+) -> Path:
     """Histogram of signed lags of sound behind picture, one panel per row of the table."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             len(offsets_ms), 1, figsize=(6.4, 0.7 + 0.85 * len(offsets_ms)), sharex=True, squeeze=False
         )
         bins = np.linspace(-limit_ms, limit_ms, 101)
-        for axis, colour, (name, values) in zip(
-            axes[:, 0], _cycle(len(offsets_ms)), offsets_ms.items(), strict=True
-        ):
+        for axis, (name, values) in zip(axes[:, 0], offsets_ms.items(), strict=True):
+            colour = PALETTE[rows.index(name) % len(PALETTE)]
             finite = np.asarray([v for v in values if np.isfinite(v)])
             axis.axvspan(-45, 125, color=GRID, alpha=0.45, linewidth=0)
             axis.hist(np.clip(finite, -limit_ms, limit_ms), bins=bins, color=colour)
@@ -137,11 +138,14 @@ def plot_offsets(offsets_ms: Mapping[str, Sequence[float]], path: Path, *, limit
         return _save(figure, path)
 
 
-def plot_f1(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> Path:
+def plot_f1(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], rows: Sequence[str], path: Path
+) -> Path:
     """F1 of events against the tolerance in ms, one line per row of the table."""
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(5.4, 3.2))
-        for colour, (name, (tolerance, f1)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        for name, (tolerance, f1) in curves.items():
+            colour = PALETTE[rows.index(name) % len(PALETTE)]
             axis.plot(tolerance, f1, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
         axis.set(
             xlabel="tolerance, ms", ylabel="F1", ylim=(-0.02, 1.02), title="Events seen and heard together"
@@ -152,7 +156,12 @@ def plot_f1(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path:
 
 
 def plot_commanded(
-    points: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, *, quantity: str, unit: str
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    rows: Sequence[str],
+    path: Path,
+    *,
+    quantity: str,
+    unit: str,
 ) -> Path:
     """Measured against commanded quantity, one colour per row of the table; the diagonal is perfect."""
     with plt.rc_context(_STYLE):
@@ -160,7 +169,8 @@ def plot_commanded(
         everything = [v for x, y in points.values() for v in (*x, *y) if np.isfinite(v)]
         low, high = (min(0.0, *everything), max(everything)) if len(everything) > 1 else (0.0, 1.0)
         axis.plot([low, high], [low, high], color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
-        for colour, (name, (x, y)) in zip(_cycle(len(points)), points.items(), strict=True):
+        for name, (x, y) in points.items():
+            colour = PALETTE[rows.index(name) % len(PALETTE)]
             axis.scatter(x, y, s=14, color=colour, alpha=0.65, linewidths=0, label=name)
         axis.grid(color=GRID, linewidth=0.7)
         axis.set(xlabel=f"commanded, {unit}", ylabel=f"measured, {unit}", title=quantity)

@@ -110,7 +110,7 @@ def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
         offsets = {row: evaluation.values(row, "av_offset") for row in rows}
         offsets = {row: v for row, v in offsets.items() if np.isfinite(v).any()}
         if offsets:
-            path = plot_offsets(offsets, folder / "offsets.png")
+            path = plot_offsets(offsets, rows, folder / "offsets.png")
             plots.append(
                 (
                     path,
@@ -126,12 +126,16 @@ def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
         }
         if curves:
             plots.append(
-                (plot_f1(curves, folder / "f1.png"), "The row with shuffled audio is the chance level.")
+                (plot_f1(curves, rows, folder / "f1.png"), "The row with shuffled audio is the chance level.")
             )
     points = {row: _commanded_points(evaluation, row) for row in rows}
-    points = {row: p for row, p in points.items() if p[0]}
+    points = {
+        row: p for row, p in points.items() if p[0] and row != "shuffled audio"
+    }  # the pictures of "real"
     if points:
-        path = plot_commanded(points, folder / "gravity.png", quantity="Gravity", unit="picture heights / s²")
+        path = plot_commanded(
+            points, rows, folder / "gravity.png", quantity="Gravity", unit="picture heights / s²"
+        )
         plots.append((path, "Gravity fitted to free flights against the gravity asked for."))
     return plots
 
