@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -198,14 +197,3 @@ def test_gravity_can_be_commanded_as_a_number():
 def test_errors_name_the_parameter_and_its_range(make, message):
     with pytest.raises(ToyboxError, match=message):
         make()
-
-
-def test_sixty_clips_per_second_on_one_core():
-    toybox = Toybox(ToyboxConfig())
-    toybox.clips(range(10))
-    best = float("inf")
-    for _ in range(4):
-        start = time.process_time()
-        toybox.clips(range(100, 140))
-        best = min(best, time.process_time() - start)
-    assert 40 / best > 60
