@@ -61,7 +61,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=4.0, help="of training")
-    parser.add_argument("--clips", type=int, default=1536, help="training clips to generate")
+    parser.add_argument("--clips", type=int, default=1024, help="training clips to generate")
     parser.add_argument("--fresh", action="store_true", help="delete runs/demo first")
     args = parser.parse_args()
     if args.fresh:
