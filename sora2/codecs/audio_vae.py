@@ -114,24 +114,28 @@ class AudioVAE(LatentCodec):
 
     def decode_raw(self, latent: Tensor) -> Tensor:
         """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
+        expected, noise = self.decode_parts(latent)
+        return expected if noise is None else expected + noise
+
+    def decode_parts(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `decode_raw` adds up: the waveform that the latent determines, and the shaped noise (or None)."""
         z = latent.transpose(1, 2)  # (B, n, C)
         b = z.shape[0]
         x = self.decoder[-1](self.decoder_in(z))  # (B, n, W)
+        widths = self.config.decoder_widths[-2::-1]
         for up, stage, width in zip(
-            reversed(self.decoder_up),
-            reversed(self.decoder[:-1]),
-            self.config.decoder_widths[-2::-1],
-            strict=True,
+            reversed(self.decoder_up), reversed(self.decoder[:-1]), widths, strict=True
         ):
             x = stage(up(x).reshape(b, -1, width))  # (B, n * stride, width)
         x = F.silu(self.decoder_norm(x))  # (B, patches, W0)
         y = self.decoder_out(x)  # (B, patches, patch * channels)
-        if self.config.noise:
-            y = y + self._noise(x)  # (B, patches, patch * channels)
-        y = y.reshape(b, -1, self.channels) + self.linear_decoder(z).reshape(
-            b, -1, self.channels
-        )  # (B, n hop, ch)
-        return _mid_side(y / self.config.gain).transpose(1, 2)  # (B, channels, n hop)
+        y = y.flatten(1) + self.linear_decoder(z).flatten(1)  # (B, n hop channels)
+        y = y.unflatten(1, (-1, self.channels))  # (B, n hop, channels)
+        expected = _mid_side(y / self.config.gain).transpose(1, 2)  # (B, channels, n hop)
+        if not self.config.noise:
+            return expected, None
+        noise = self._noise(x).reshape(b, -1, self.channels)  # (B, n hop, channels)
+        return expected, _mid_side(noise / self.config.gain).transpose(1, 2)
 
     def _noise(self, x: Tensor) -> Tensor:
         """Fixed white noise at a level per patch, channel and cosine band.

@@ -43,6 +43,10 @@ class LatentCodec(nn.Module):
         """Raw latent -> pixels or samples."""
         raise NotImplementedError
 
+    def decode_parts(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`decode_raw` as what the latent determines and, where a codec has such a thing, noise added to it."""
+        return self.decode_raw(latent), None
+
     def normalize(self, raw: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (raw.ndim - 2)
         return (raw - self.latent_mean.view(shape)) / self.latent_std.view(shape)

@@ -46,8 +46,8 @@ class AudioLossConfig:
 
     relative: float = 2.0
     l1: float = 0.0
-    convergence: float = 0.1
-    log_mel: float = 0.1
+    convergence: float = 0.0
+    log_mel: float = 1.0
     kl: float = 1e-2
     adversarial: float = 0.0
     features: float = 0.0
@@ -91,24 +91,25 @@ class CodecRecipe(Recipe):
             )
         return batch[self.modality]
 
-    def reconstruct(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction from one posterior draw, with the posterior's mean and log variance."""
-        mean, log_variance = self.model.posterior(target)
+    def draw(self, mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw from the posterior."""
         noise = torch.empty_like(mean).normal_(generator=generator)
-        reconstruction = self.model.decode_raw(mean + noise * torch.exp(0.5 * log_variance))
-        return reconstruction[..., : target.shape[-1]], mean, log_variance
+        return mean + noise * torch.exp(0.5 * log_variance)
 
-    def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Unweighted reconstruction terms, named as in the loss config."""
+    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
+        """Unweighted reconstruction terms, named as in the loss config, of the two parts that are decoded."""
         raise NotImplementedError
 
     def losses(self, batch: Any, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
         target = self.target(batch)
         self._initialize(target)
-        reconstruction, mean, log_variance = self.reconstruct(target, generator)
+        mean, log_variance = self.model.posterior(target)
+        parts = self.model.decode_parts(self.draw(mean, log_variance, generator))
+        expected, noise = (None if part is None else part[..., : target.shape[-1]] for part in parts)
+        reconstruction = expected if noise is None else expected + noise
         if self.training:
             self.model.track_statistics(mean.detach())
-        terms = self.terms(reconstruction, target) | {"kl": L.kl_divergence(mean, log_variance)}
+        terms = self.terms(expected, noise, target) | {"kl": L.kl_divergence(mean, log_variance)}
         adversarial = self.discriminator is not None and progress.fraction >= self.loss.adversarial_start
         if self.perceptual is not None and self.loss.features:
             terms["features"] = L.feature_matching(
@@ -190,17 +191,21 @@ class VideoCodecRecipe(CodecRecipe):
     ) -> None:
         super().__init__(VideoVAE(model), loss, VideoDiscriminator(), perceptual)
 
-    def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        terms = L.pixel_losses(reconstruction, target)
+    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
+        terms = L.pixel_losses(expected, target)
         if self.loss.decibel:
-            terms["decibel"] = L.log_squared_error(reconstruction, target)
+            terms["decibel"] = L.log_squared_error(expected, target)
         if self.loss.gradient:
-            terms["gradient"] = L.gradient_loss(reconstruction, target)
+            terms["gradient"] = L.gradient_loss(expected, target)
         return terms
 
 
 class AudioCodecRecipe(CodecRecipe):
-    """Reconstruct samples and their spectra."""
+    """Reconstruct samples and their spectra.
+
+    The waveform that the latent determines answers for the samples, the shaped noise for what then lacks in the
+    spectra. With one loss on the sum, the decoder would buzz at its patch rate to fill a noisy spectrum.
+    """
 
     modality = "audio"
 
@@ -209,12 +214,16 @@ class AudioCodecRecipe(CodecRecipe):
     ) -> None:
         super().__init__(AudioVAE(model), loss, AudioDiscriminator(model.channels), perceptual)
 
-    def terms(self, reconstruction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        terms = {"relative": L.relative_error(reconstruction, target)}
+    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
+        terms = {"relative": L.relative_error(expected, target)}
         if self.loss.l1:
-            terms["l1"] = (reconstruction - target).abs().mean()
+            terms["l1"] = (expected - target).abs().mean()
         if self.loss.convergence or self.loss.log_mel:
             terms |= L.spectral_losses(
-                reconstruction, target, self.model.sample_rate, self.loss.ffts, self.loss.mels
+                expected if noise is None else expected.detach() + noise,
+                target,
+                self.model.sample_rate,
+                self.loss.ffts,
+                self.loss.mels,
             )
         return terms
