@@ -157,6 +157,6 @@ class Checkpointer(L.Callback):
             module.ema.save_snapshot(self.folder.parent / "ema", module.samples_seen)
 
     def save(self, trainer: L.Trainer, module: TrainingModule) -> None:
-        trainer.save_checkpoint(checkpoint.path_for(self.folder, module.samples_seen))
+        trainer.save_checkpoint(checkpoint.path_for(self.folder, module.samples_seen), weights_only=False)
         if trainer.is_global_zero:
             checkpoint.prune(self.folder, module.config.trainer.keep_checkpoints)
