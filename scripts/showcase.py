@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
@@ -118,12 +119,24 @@ def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
     return curves
 
 
+def running_mean(values: list[float], window: int = 10) -> list[float]:
+    """Mean of the last `window` values at every place."""
+    return [statistics.fmean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
+
+
 def add_training(page: Page, run: Path) -> None:
     page.section(
         "Training",
         "Velocity loss per modality over samples seen. A network that knows nothing scores about 2.",
     )
-    page.curves(loss_curves(run), x_label="samples seen", y_label="loss")
+    smooth = {name: (xs, running_mean(ys)) for name, (xs, ys) in loss_curves(run).items()}
+    page.curves(
+        smooth,
+        run / "loss.png",
+        x_label="samples seen",
+        y_label="velocity loss",
+        caption="mean of 10 log lines",
+    )
 
 
 def add_samples(page: Page, made: dict[str, Path], real: list[Path]) -> None:
