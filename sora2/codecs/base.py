@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sora2.atomic import save_safetensors, write_atomic
+from sora2.atomic import save_safetensors, save_text
 from sora2.config import from_mapping, to_mapping
 from sora2.errors import UserError
 
@@ -112,7 +112,7 @@ class LatentCodec(nn.Module):
         }
         text = {"kind": self.kind, "config": to_mapping(self.config), "info": {} if info is None else info}
         save_safetensors(tensors, folder / "model.safetensors")
-        write_atomic(folder / "config.json", lambda p: p.write_text(json.dumps(text, indent=1) + "\n"))
+        save_text(json.dumps(text, indent=1) + "\n", folder / "config.json")
         return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sora2.atomic import write_atomic
+from sora2.atomic import save_text
 from sora2.codecs import Codecs, load_codecs
 from sora2.codecs.evaluate import (
     NOISE_LIKE,
@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     table = summarise(rows)
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"fingerprints": codecs.fingerprints(), "summary": table, "rows": [asdict(row) for row in rows]}
-    write_atomic(args.out / "codec.json", lambda p: p.write_text(json.dumps(report, indent=1) + "\n"))
+    save_text(json.dumps(report, indent=1) + "\n", args.out / "codec.json")
     text = format_table(table)
-    write_atomic(args.out / "codec.md", lambda p: p.write_text(text + "\n"))
+    save_text(text + "\n", args.out / "codec.md")
     groups = dict.fromkeys(group for group, _ in clips)
     shown = [clip for g in groups for clip in [c for name, c in clips if name == g][: args.pictures]]
     sheet = side_by_side([(clip, reconstruct(codecs, clip)) for clip in shown], args.out / "codec.png")

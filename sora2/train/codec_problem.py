@@ -66,7 +66,7 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     return [("codec", f"{network.kind}, {parameter_count(network) / 1e6:.1f} M parameters")]
 
 
-def build(config: TrainConfig) -> CodecRecipe:
+def build(config: TrainConfig, fingerprints: None) -> CodecRecipe:
     """The recipe with freshly initialised weights, a pure function of `config.seed`."""
     torch.manual_seed(config.seed)
     codec = codec_config(config)

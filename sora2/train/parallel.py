@@ -34,7 +34,7 @@ def precision(config: TrainerConfig) -> str:
 def strategy(config: TrainerConfig) -> str | Strategy:
     """Lightning's strategy: one process, or data parallel over devices and nodes."""
     world = config.devices * config.nodes
-    if world == 1:
+    if world == 1 and config.strategy == "auto":
         return "auto"
     backend = "nccl" if device(config).type == "cuda" else "gloo"
     # A batch without sound, text or references is legal and leaves their parameters unused.

@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> Path:
 
     L.seed_everything(config.seed, verbose=False)
     resume_from = find_checkpoint(config, folder)
-    recipe = recipe_module.build(config)
+    recipe = recipe_module.build(config, fingerprints)
     if config.init_from is not None and resume_from is None:
         recipe.load_weights(Path(config.init_from))
     parallel.apply(recipe, config.trainer)

@@ -95,14 +95,14 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def build(config: TrainConfig) -> DiffusionRecipe:
+def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
     """The recipe with freshly initialised weights, a pure function of `config.seed`."""
     torch.manual_seed(config.seed)
     model_settings = model_config(config)
     diffusion = DiffusionConfig.from_dict(config.task)
     info = {
         "model": to_mapping(model_settings),
-        "codecs": {**to_mapping(config.codecs), "fingerprints": latent_fingerprints(config)},
+        "codecs": {**to_mapping(config.codecs), "fingerprints": fingerprints},
         "clip": to_mapping(config.clip),
         "diffusion": to_mapping(diffusion),
         "sampling": config.sampling,
