@@ -55,7 +55,7 @@ bench: $(STAMP)
 
 data-film: $(STAMP)
 	$(PY) scripts/get_film.py --out data/downloads/film
-	$(VENV)/bin/sora2 ingest data/downloads/film --out data/shards/film --holdout 0.1 --overwrite
+	$(VENV)/bin/sora2 ingest data/downloads/film --out data/shards/film --holdout 0.15 --overwrite
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
 train-film: $(STAMP)

@@ -32,6 +32,7 @@ class LatentCodec(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self._flops: dict[tuple[int, ...], float] = {}  # shape -> count
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
@@ -84,10 +85,12 @@ class LatentCodec(nn.Module):
         """Floating-point operations (a multiply-add is two) of the matrix products of one encode and decode."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            x = torch.zeros(shape, device=self.latent_mean.device)
-            self.decode_raw(self.posterior(x)[0])
-        return float(counter.get_total_flops())
+        if shape not in self._flops:  # counted by running it, once for each shape
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                x = torch.zeros(shape, device=self.latent_mean.device)
+                self.decode_raw(self.posterior(x)[0])
+            self._flops[shape] = float(counter.get_total_flops())
+        return self._flops[shape]
 
     def initialize_linear(self, x: Tensor) -> None:
         """Set the linear path from data, before training."""

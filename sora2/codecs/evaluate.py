@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import measure
-from sora2.codecs.base import CodecError
 from sora2.codecs.bundle import Codecs
 from sora2.codecs.losses import log_mel, magnitudes
-from sora2.media import probe, read_clip, resample_audio, to_channels
+from sora2.media import resample_audio, to_channels
 from sora2.types import Clip
 
-#: In a film, the last seconds of every minute are never trained on.
-HELD_OUT_SECONDS = (48.0, 60.0)
 #: Ambiences that are noise: a waveform codec is not asked to repeat their samples.
 NOISE_LIKE = ("rain", "wind", "city")
 
@@ -38,46 +34,6 @@ class Row:
     group: str
     values: dict[str, float]
     onset_shifts_ms: list[float] = field(default_factory=list)
-
-
-def held_out(start_seconds: float, end_seconds: float) -> bool:
-    """Whether a span of film lies wholly in the part of its minute that training never sees."""
-    low, high = HELD_OUT_SECONDS
-    offset = start_seconds % 60
-    return offset >= low - 1e-6 and offset + (end_seconds - start_seconds) <= high + 1e-6
-
-
-def film_clips(
-    path: str | Path, count: int, frames: int, size: tuple[int, int], fps: float, sample_rate: int
-) -> Iterator[Clip]:
-    """`count` clips spread over the held-out part of a film of at least a minute."""
-    seconds = frames / fps
-    low, high = HELD_OUT_SECONDS
-    duration = probe(path).seconds
-    starts = [
-        minute * 60 + low + k * seconds
-        for minute in range(math.ceil(duration / 60))
-        for k in range(int((high - low) / seconds))
-    ]
-    starts = [s for s in starts if s + seconds <= duration and held_out(s, s + seconds)]
-    if not starts:
-        raise CodecError(
-            f"{path} lasts {duration:.1f} s: no held-out span of {seconds:.2f} s in it; a film of at least a minute "
-            "is needed"
-        )
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))
-    for i in chosen:
-        clip = read_clip(
-            path,
-            fps=fps,
-            sample_rate=sample_rate,
-            start=starts[i],
-            seconds=seconds,
-            size=size,
-            audio="required",
-        )
-        clip = clip.replace(video=clip.video[:frames], key=f"{Path(path).stem}-{starts[i]:.2f}")
-        yield clip
 
 
 def reconstruct(codecs: Codecs, clip: Clip) -> Clip:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sora2.atomic import save_text
@@ -15,12 +16,12 @@ from sora2.codecs import Codecs, load_codecs
 from sora2.codecs.evaluate import (
     NOISE_LIKE,
     evaluate_clips,
-    film_clips,
     format_table,
     reconstruct,
     side_by_side,
     summarise,
 )
+from sora2.data.datasets import RawDataset
 from sora2.toybox import Toybox, ToyboxConfig
 from sora2.types import Clip
 
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def _clips(args: argparse.Namespace, codecs: Codecs) -> Iterator[tuple[str, Clip]]:
-    """Toybox test clips in two groups, without and with noise-like ambience, then held-out film."""
+    """Toybox test clips in two groups, without and with noise-like ambience, then the clips of raw shards."""
     if args.toybox:
         world = Toybox(
             ToyboxConfig(
@@ -58,11 +59,14 @@ def _clips(args: argparse.Namespace, codecs: Codecs) -> Iterator[tuple[str, Clip
         for clip in world.clips(range(args.toybox)):
             noisy = clip.meta["truth"]["ambience"] in NOISE_LIKE
             yield ("toybox, noise ambience" if noisy else "toybox, no noise"), clip
-    if args.film:
-        size = (args.size, args.size)
-        rate = codecs.audio.sample_rate
-        for clip in film_clips(args.film, args.film_clips, args.frames, size, args.fps, rate):
-            yield "film, held out", clip
+    for folder in args.shards:
+        dataset = RawDataset(folder)
+        chosen = np.unique(
+            np.linspace(0, len(dataset) - 1, min(args.clips, len(dataset))).round().astype(int)
+        )
+        for i in chosen:
+            yield f"{folder.parent.name}, {folder.name}", dataset[int(i)]
+        dataset.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,11 +77,16 @@ def _parser() -> argparse.ArgumentParser:
         "--toybox", type=int, default=128, metavar="N", help="Toybox test clips; 0 leaves them out"
     )
     p.add_argument(
-        "--film", type=Path, help="a film of at least a minute; seconds 48-60 of each minute are used"
+        "--shards",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="DIR",
+        help="raw shards that training did not see, such as data/shards/film/validation",
     )
-    p.add_argument("--film-clips", type=int, default=50, metavar="N")
-    p.add_argument("--frames", type=int, default=33, help="1 + 4k for the default codec")
-    p.add_argument("--size", type=int, default=64, help="height and width in pixels")
+    p.add_argument("--clips", type=int, default=64, metavar="N", help="clips of each DIR, spread over it")
+    p.add_argument("--frames", type=int, default=33, help="of Toybox clips; 1 + 4k for the default codec")
+    p.add_argument("--size", type=int, default=64, help="height and width of Toybox clips in pixels")
     p.add_argument("--fps", type=float, default=16.0)
     p.add_argument(
         "--pictures", type=int, default=3, metavar="N", help="clips of each group on the contact sheet"

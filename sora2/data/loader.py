@@ -23,6 +23,8 @@ from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
 from sora2.data.order import SampleOrder, Stream, uniform
 from sora2.data.samples import LATENTS, Bucket
+from sora2.data.windows import WindowConfig, cut_windows, is_window_batch, mirror
+from sora2.types import Clip
 
 _STATE_VERSION = 1
 _DROPPABLE = ("video", "audio", "text")
@@ -53,6 +55,8 @@ class LoaderConfig:
     cache_in_memory: bool = False  # keep every decoded sample (bf16 latents, uint8 pixels)
     shuffle_shards: int = 16  # shards mixed at a time; more shuffles better and seeks more
     drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
+    window: WindowConfig | None = None  # raw clips only: batches of windows cut where things move
+    mirror: float = 0.0  # raw clips only: share of samples with left and right exchanged
 
 
 def build_loader(
@@ -73,6 +77,10 @@ def build_loader(
     for name, p in config.drop.items():
         if name not in _DROPPABLE or not 0 <= p <= 1:
             raise DataError(f"data.drop.{name}={p}: keys are {', '.join(_DROPPABLE)}, values probabilities")
+    if config.kind == LATENTS and (config.window is not None or config.mirror):
+        raise DataError("data.window and data.mirror change pixels: they need data.kind=raw")
+    if not 0 <= config.mirror <= 1:
+        raise DataError(f"data.mirror={config.mirror} must be in [0, 1]")
     kind = LatentDataset if config.kind == LATENTS else RawDataset
     datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
     for dataset in datasets:
@@ -209,17 +217,18 @@ class StatefulLoader:
         return self._pool.submit(self._read, *self._plan())
 
     def _plan(self) -> tuple[int, list[tuple[int, int]]]:
-        """Global position and (dataset, sample) of this rank's slice of the next batch."""
+        """Where the next global batch starts, and (dataset, sample) of this rank's slice of it."""
         planned = self.order.plan(self._ahead)
+        batch_start = self._ahead
         first = self.rank * self.config.batch_size
-        start = self._ahead + first
         self._ahead += self.global_batch
-        return start, planned[first : first + self.config.batch_size]
+        return batch_start, planned[first : first + self.config.batch_size]
 
-    def _read(self, start: int, rows: list[tuple[int, int]]) -> Any:
+    def _read(self, batch_start: int, rows: list[tuple[int, int]]) -> Any:
         samples = [self.datasets[d][i] for d, i in rows]
+        start = batch_start + self.rank * self.config.batch_size
         if self.config.kind != LATENTS:
-            return collate_raw(samples)
+            return collate_raw(self._augment(samples, batch_start, start))
         dropped = {
             name: uniform(self.config.seed, name, start, len(rows)) < p
             for name, p in self.config.drop.items()
@@ -232,6 +241,15 @@ class StatefulLoader:
             max_text_tokens=self.config.max_text_tokens,
             dropped=dropped,
         )
+
+    def _augment(self, clips: list[Clip], batch_start: int, start: int) -> list[Clip]:
+        config = self.config
+        if config.window is not None and is_window_batch(config.window, config.seed, batch_start):
+            clips = cut_windows(clips, config.window, config.seed, start)
+        if config.mirror:
+            chosen = uniform(config.seed, "mirror", start, len(clips)) < config.mirror
+            clips = [mirror(clip) if yes else clip for clip, yes in zip(clips, chosen, strict=True)]
+        return clips
 
     def state_dict(self) -> dict[str, Any]:
         """The place after the last batch delivered (not after the last one read ahead)."""

@@ -26,6 +26,8 @@ AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1200
 AAC_BITS_PER_CHANNEL = 128_000
 #: BT.709 in the numbering of ITU-T H.273, for primaries, transfer curve and matrix alike.
 BT709 = 1
+#: The identity matrix of H.273: the planes are red, green and blue themselves.
+RGB_MATRIX = 0
 _AUDIO_BLOCK = 4096  # samples handed to the encoder at once
 
 
@@ -40,8 +42,8 @@ def write_clip(
     """Write an mp4 that browsers play: H.264 (yuv420p, BT.709) and AAC, both starting at second 0.
 
     `lossless_audio` stores 16-bit FLAC instead of AAC: what is read back is equal to 1 / 65536. `crf` is
-    x264's quality (0 best, 18 visually lossless, 51 worst). The file appears whole or not at all: it is
-    written beside the target and renamed.
+    x264's quality (18 visually lossless, 51 worst); 0 keeps every pixel, as RGB, which browsers do not play.
+    The file appears whole or not at all: it is written beside the target and renamed.
 
     Raises:
         MediaError: nothing to write, an odd width or height, a sample rate AAC lacks, or a failing disk.
@@ -107,7 +109,7 @@ def _mux(
     with av.open(target, mode="w", format="mp4", options=options) as container:
         video = None if clip.video is None else _video_stream(container, clip, crf, preset)
         audio = None if clip.audio is None else _audio_stream(container, clip, lossless_audio)
-        frames = iter(()) if video is None else _video_frames(clip)
+        frames = iter(()) if video is None else _video_frames(clip, lossless=crf == 0)
         blocks = iter(()) if audio is None else _audio_blocks(clip, lossless_audio)
         # Interleave by time, so that a player of a stream never has to wait for either.
         frame, block = next(frames, None), next(blocks, None)
@@ -128,24 +130,27 @@ def _video_stream(
 ) -> av.VideoStream:
     _, height, width, _ = clip.video.shape
     rate = exact(clip.fps)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    codec = "libx264rgb" if crf == 0 else "libx264"
+    stream = container.add_stream(codec, rate=rate, options={"crf": str(crf), "preset": preset})
+    stream.width, stream.height, stream.pix_fmt = width, height, "rgb24" if crf == 0 else "yuv420p"
     stream.time_base = 1 / rate
     context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = BT709
-    context.color_range = ColorRange.MPEG
+    context.color_primaries = context.color_trc = BT709
+    context.colorspace = RGB_MATRIX if crf == 0 else BT709
+    context.color_range = ColorRange.JPEG if crf == 0 else ColorRange.MPEG
     if height * width <= SMALL_PICTURE:
         context.thread_count = 1
     return stream
 
 
-def _video_frames(clip: Clip):
+def _video_frames(clip: Clip, lossless: bool):
     time_base = 1 / exact(clip.fps)
     for index, picture in enumerate(clip.video.numpy(force=True)):
-        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = rgb.reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
-        )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        if not lossless:
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
+            )
         frame.pts, frame.time_base = index, time_base
         yield frame
 

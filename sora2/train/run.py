@@ -40,6 +40,8 @@ def train(config: TrainConfig) -> Path:
     config = replace(config, trainer=replace(config.trainer, precision=parallel.precision(config.trainer)))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
+    if parallel.device(config.trainer).type == "cpu":
+        parallel.keep_freed_memory()
     loader_config = recipe_module.loader_config(config)
     fingerprints = recipe_module.latent_fingerprints(config)
     print(describe(config, recipe_module.plan(config), loader_config.batch_size))

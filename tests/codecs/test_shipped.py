@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sora2.codecs import load_codecs
-from sora2.codecs.evaluate import evaluate_clips, held_out, reconstruct, summarise
+from sora2.codecs.evaluate import evaluate_clips, reconstruct, summarise
 from sora2.codecs.losses import magnitudes
 from sora2.commands import evaluate_codec
 from sora2.toybox import Toybox, ToyboxConfig
@@ -65,11 +65,6 @@ def test_shapes_of_the_default_clip(codecs, clips):
     assert latents["video"].shape == (16, 9, 8, 8)
     assert latents["audio"].shape == (64, 52)
     assert reconstruct(codecs, clips[0]).audio.shape == (2, 33000)
-
-
-def test_held_out_spans():
-    assert held_out(48.0, 50.1) and held_out(168.5, 170.0)
-    assert not held_out(47.9, 50.0) and not held_out(59.0, 61.0) and not held_out(10.0, 12.0)
 
 
 def test_command_writes_report_table_and_pictures(tmp_path, capsys):

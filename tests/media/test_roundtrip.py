@@ -37,6 +37,14 @@ def test_frame_rates_come_back_frame_by_frame(fps):
     assert min(psnr(a, b) for a, b in zip(back.video, clip.video, strict=True)) > 38
 
 
+def test_crf_0_keeps_every_pixel():
+    noise = torch.randint(
+        0, 256, (5, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    back = read_clip(clip_to_bytes(Clip(noise, None, 16.0), crf=0))
+    assert (back.video == noise).all()
+
+
 def test_colours_are_not_shifted():
     """Every primary comes back as itself: one colour matrix for writing and reading."""
     primaries = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
@@ -97,7 +105,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 
 def test_an_interrupt_while_encoding_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(clip):
+    def interrupted(clip, lossless):
         raise KeyboardInterrupt
         yield
 
