@@ -31,7 +31,7 @@ def device(config: TrainerConfig) -> torch.device:
 def precision(config: TrainerConfig) -> str:
     """What "auto" means here: bf16 autocast on CUDA and on CPUs that multiply bf16 faster, else float32.
 
-    The answer is written to the run's config.yaml; a checkpoint of another precision is not resumed silently.
+    The answer is written to the run's config.yaml, and a resumed run keeps it.
     """
     if config.precision != "auto":
         return config.precision

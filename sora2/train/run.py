@@ -37,7 +37,8 @@ def train(config: TrainConfig) -> Path:
     The folder holds config.yaml, checkpoints/, logs/, samples/ and, at the end, export/ (inference weights).
     """
     recipe_module = importlib.import_module(RECIPES[config.recipe])
-    config = replace(config, trainer=replace(config.trainer, precision=parallel.precision(config.trainer)))
+    folder = Path(config.out) / config.name
+    config = replace(config, trainer=replace(config.trainer, precision=precision(config, folder)))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     if parallel.device(config.trainer).type == "cpu":
@@ -45,7 +46,6 @@ def train(config: TrainConfig) -> Path:
     loader_config = recipe_module.loader_config(config)
     fingerprints = recipe_module.latent_fingerprints(config)
     print(describe(config, recipe_module.plan(config), loader_config.batch_size))
-    folder = Path(config.out) / config.name
     if config.dry_run:
         return folder
 
@@ -91,6 +91,14 @@ def train(config: TrainConfig) -> Path:
         module.export(folder / "export")
         print(f"exported weights to {folder / 'export'}")
     return folder
+
+
+def precision(config: TrainConfig, folder: Path) -> str:
+    """The precision to train in; "auto" means the one a run to be resumed began with, else `parallel.precision`."""
+    begun = folder / "config.yaml"
+    if config.trainer.precision == "auto" and checkpoint.newest(folder / "checkpoints") and begun.exists():
+        return yaml.safe_load(begun.read_text())["trainer"]["precision"]
+    return parallel.precision(config.trainer)
 
 
 def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:

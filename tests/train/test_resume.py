@@ -147,3 +147,14 @@ def test_a_damaged_checkpoint_is_named(world):
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(ValueError, match=f"{newest.name} cannot be read"):
         run(world, "damaged")
+
+
+def test_a_resumed_run_keeps_the_precision_that_auto_chose(world, monkeypatch):
+    extra = {"trainer.max_samples": 16, "trainer.checkpoint_every_samples": 8, "trainer.precision": "auto"}
+    monkeypatch.setattr("sora2.train.parallel.bf16_speedup", lambda: 4.0)
+    folder = run(world, "auto", **extra, **{"trainer.stop_at_samples": 8})
+    monkeypatch.setattr("sora2.train.parallel.bf16_speedup", lambda: 0.5)
+    run(world, "auto", **extra)
+    saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]
+    assert saved["samples_seen"] == 16
+    assert saved["config"]["trainer"]["precision"] == "bf16-mixed"
