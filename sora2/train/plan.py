@@ -16,12 +16,15 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
     step = batch_size * t.accumulate * world
     folder = Path(config.out) / config.name
     newest = checkpoint.newest(folder / "checkpoints")
+    rates = f"AdamW lr {o.lr:g}"
+    if o.name == "muon":
+        rates = f"Muon lr {o.muon_lr:g} for hidden matrices, {rates} for the rest"
     rows = [
         ("run", f"{config.name} -> {folder}" + (f", continues {newest.name}" if newest and config.resume else "")),
         *recipe_lines,
         ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {world} devices"),
         ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
-        ("optimizer", f"AdamW lr {o.lr:g}, {o.schedule}, EMA {list(config.ema.sigma_rel)}"),
+        ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}"),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
         ("checkpoint", f"every {t.checkpoint_every_samples:,} samples" + _minutes(t.checkpoint_every_minutes)),
         ("log", config.logger.name + (" (offline)" if config.logger.name == "wandb" and config.logger.offline else "")),
