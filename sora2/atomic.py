@@ -13,6 +13,9 @@ from torch import Tensor
 
 from sora2.errors import UserError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write(temporary)` and rename the result to `path`.
@@ -27,6 +30,7 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner may read
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -36,3 +36,9 @@ def test_interrupt_keeps_the_earlier_file(tmp_path):
         write_atomic(path, interrupt)
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    save_safetensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
