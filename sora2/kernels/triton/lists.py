@@ -1,0 +1,87 @@
+"""The tile lists of a pattern in the form that the kernels read, made once per batch and used by every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sora2.kernels.pattern import Lists, TilePattern
+from sora2.kernels.tiles import Tiles
+
+
+@dataclass(frozen=True)
+class KernelLists:
+    """One direction of the pairs: for each row tile the token ranges of its column tiles.
+
+    Row r = group * rows + tile owns pairs pointer[r] .. pointer[r + 1] - 1; the first `full[r]` need no mask: both
+    tiles have all their tokens and everything is allowed.
+    """
+
+    starts: Tensor  # (rows + 1,) int32 first token of each row tile
+    order: Tensor  # (groups * rows,) int32 tiles by falling length of list: the longest start first
+    pointer: Tensor  # (groups * rows + 1,) int32
+    full: Tensor  # (groups * rows,) int32
+    begin: Tensor  # (pairs,) int32 first token of the column tile
+    count: Tensor  # (pairs,) int32 its tokens
+
+    def tensors(self) -> list[Tensor]:
+        return [self.starts, self.order, self.pointer, self.full, self.begin, self.count]
+
+
+@dataclass(frozen=True)
+class KernelPattern:
+    """A `TilePattern` on its device, ready to launch."""
+
+    by_query: KernelLists
+    by_key: KernelLists
+    query_size: int  # tokens of the largest tile
+    key_size: int
+    groups: int
+    queries: int  # tokens
+    keys: int
+    query_rank: Tensor | None  # (1 or B, N) int32
+    key_rank: Tensor | None  # (1 or B, M) int32
+
+    @classmethod
+    def of(cls, pattern: TilePattern, device: torch.device | str) -> KernelPattern:
+        """Copies to `device` what is not there yet; a few small tensor operations, no N x N anything."""
+        p = pattern.to(device)
+        return cls(
+            _lists(p.by_query, p.queries, p.keys, p.groups),
+            _lists(p.by_key, p.keys, p.queries, p.groups),
+            p.queries.size,
+            p.keys.size,
+            p.groups,
+            pattern.queries.tokens,
+            pattern.keys.tokens,
+            None if p.query_rank is None else p.query_rank.contiguous(),
+            None if p.key_rank is None else p.key_rank.contiguous(),
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """All lists as one flat argument of the operators."""
+        return self.by_query.tensors() + self.by_key.tensors()
+
+
+def _lists(lists: Lists, rows: Tiles, columns: Tiles, groups: int) -> KernelLists:
+    length = lists.start.diff()  # (groups * rows,)
+    column = lists.entry.long()
+    count = columns.length[column]  # (pairs,)
+    # FULL promises a whole key tile; the kernels also want a whole query tile before they leave masks away.
+    line = torch.arange(len(length), device=column.device).repeat_interleave(length.long())
+    rank = torch.arange(len(column), device=column.device) - lists.start[line]
+    short = (count < columns.size) | (rows.length.repeat(groups)[line] < rows.size)
+    masked = (rank >= lists.full[line]) | short
+    order = (line * 2 + masked).argsort(stable=True)
+    full = torch.zeros_like(length, dtype=torch.int64).index_add_(0, line, (~masked).long())
+    heavy = length.view(groups, -1).argsort(dim=1, descending=True, stable=True)
+    return KernelLists(
+        starts=rows.start.contiguous(),
+        order=heavy.flatten().int(),
+        pointer=lists.start.contiguous(),
+        full=full.int(),
+        begin=columns.start[column][order].contiguous(),
+        count=count[order].int(),
+    )
