@@ -4,3 +4,8 @@ Nothing here imports Triton until a kernel is launched: machines without it impo
 extension would be a second implementation of the two operators in `attention.py`, behind the same `launch` functions
 (`launch.forward`, `launch.backward`), so nothing above them changes.
 """
+
+from sora2.kernels.triton.attention import KernelError, triton_attention, unavailable, why_not
+from sora2.kernels.triton.lists import KernelPattern
+
+__all__ = ["KernelError", "KernelPattern", "triton_attention", "unavailable", "why_not"]

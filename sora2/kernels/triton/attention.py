@@ -51,92 +51,81 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def tile_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pattern: TilePattern | KernelPattern,
-    *,
-    scale: float | None = None,
+def triton_attention(
+    q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern | KernelPattern, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k^T * scale) v over the pairs that `pattern` allows; differentiable in q, k and v.
 
     Args:
-        q: (B, H, N, D), channels contiguous; batch, heads and tokens may have any strides.
+        q: (B, H, N, D), channels contiguous, rows aligned to 16 bytes; batch, heads and tokens in any order.
         k, v: (B, H, M, D).
-        pattern: make it a `KernelPattern` once per batch; a `TilePattern` is converted at every call.
+        pattern: prepared for the kernels at its first use, which then serves all layers.
         scale: 1 / sqrt(D) when None; positive.
 
     Returns:
-        (B, H, N, D) output and (B, H, N) natural log-sum-exp, float32. A query that may see no key gets zero, a
-        log-sum-exp of -inf and zero gradients.
+        (B, H, N, D) output and (B, H, N) natural log-sum-exp, float32, both differentiable. A query that may see no
+        key gets zero, a log-sum-exp of -inf and zero gradients.
 
     Raises:
-        KernelError: before any launch.
+        KernelError: before any launch; `why_not` gives the reason.
     """
-    if isinstance(pattern, TilePattern):
-        pattern = KernelPattern.of(pattern, q.device)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    _check(q, k, v, pattern, scale)
-    sizes = [pattern.query_size, pattern.key_size, pattern.groups]
-    out, lse = torch.ops.sora2.tile_attention(
-        q, k, v, pattern.tensors(), pattern.query_rank, pattern.key_rank, sizes, scale
-    )
+    reason = why_not(q, k, v, pattern)
+    if reason is None and not scale > 0:
+        reason = f"scale must be positive; got {scale}"
+    if reason is not None:
+        raise KernelError(f"attention backend 'triton': {reason}")
+    p = KernelPattern.of(pattern, q.device)
+    sizes = [p.query_size, p.key_size, p.groups]
+    out, lse = torch.ops.sora2.tile_attention(q, k, v, p.tensors(), p.query_rank, p.key_rank, sizes, scale)
     return out, lse * math.log(2)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, pattern: KernelPattern, scale: float) -> None:
+def why_not(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern | KernelPattern) -> str | None:
+    """The reason why these inputs cannot be taken, None where they can."""
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
-        raise KernelError(
-            f"tile_attention takes q (B, H, N, D) and k, v (B, H, M, D); got {tuple(q.shape)}, {tuple(k.shape)}, "
-            f"{tuple(v.shape)}"
-        )
+        return f"takes q (B, H, N, D) and k, v (B, H, M, D); got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
     if q.shape[3] not in HEADS:
-        raise KernelError(f"tile_attention takes head sizes {', '.join(map(str, HEADS))}; got {q.shape[3]}")
+        return f"takes head sizes {', '.join(map(str, HEADS))}; got {q.shape[3]}"
     if not q.dtype == k.dtype == v.dtype or q.dtype not in DTYPES:
-        raise KernelError(
-            f"tile_attention takes q, k and v of one dtype out of {', '.join(map(str, DTYPES))}; "
-            f"got {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if (q.shape[2], k.shape[2]) != (pattern.queries, pattern.keys):
-        raise KernelError(
-            f"the pattern is of {pattern.queries} queries and {pattern.keys} keys; "
-            f"q has {q.shape[2]} tokens and k has {k.shape[2]}"
-        )
+        listed = ", ".join(map(str, DTYPES))
+        return f"takes q, k and v of one dtype out of {listed}; got {q.dtype}, {k.dtype}, {v.dtype}"
+    if not q.device == k.device == v.device:
+        return f"takes q, k and v on one device; got {q.device}, {k.device}, {v.device}"
+    reason = _pattern_mismatch(q, k, pattern) or unavailable(q.device)
+    if reason is not None or torch.compiler.is_compiling():  # addresses are unknown until the operator runs
+        return reason
+    return _misaligned(q, k, v)
+
+
+def _pattern_mismatch(q: Tensor, k: Tensor, pattern: TilePattern | KernelPattern) -> str | None:
     batch, heads = q.shape[:2]
+    ready = isinstance(pattern, KernelPattern)
+    queries = pattern.queries if ready else pattern.queries.tokens
+    keys = pattern.keys if ready else pattern.keys.tokens
+    if (q.shape[2], k.shape[2]) != (queries, keys):
+        return f"the pattern is of {queries} queries and {keys} keys; q has {q.shape[2]} tokens and k {k.shape[2]}"
     if pattern.groups not in (1, batch, batch * heads):
-        raise KernelError(
+        return (
             f"the pattern has {pattern.groups} groups of lists; {batch} samples of {heads} heads take 1, {batch} or "
             f"{batch * heads}"
         )
     if pattern.key_rank is not None and pattern.key_rank.shape[0] not in (1, batch):
-        raise KernelError(f"the pattern's ranks are of {pattern.key_rank.shape[0]} samples; the batch has {batch}")
-    if not scale > 0:
-        raise KernelError(f"scale must be positive; got {scale}")
+        return f"the pattern's ranks are of {pattern.key_rank.shape[0]} samples; the batch has {batch}"
+    return None
+
+
+def _misaligned(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.stride(3) != 1:
-            raise KernelError(f"the channels of {name} must be contiguous; its strides are {x.stride()}")
-    device = pattern.by_query.starts.device
-    if not q.device == k.device == v.device == device:
-        raise KernelError(
-            f"q, k, v and the pattern must share a device; got {q.device}, {k.device}, {v.device} and {device}"
-        )
-
-
-def _check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """What only real tensors have: a device to run on, and addresses."""
-    reason = unavailable(q.device)
-    if reason is not None:
-        raise KernelError(reason)
-    if not q.is_cuda:
-        return
-    for name, x in (("q", q), ("k", k), ("v", v)):
+            return f"the channels of {name} must be contiguous; its strides are {x.stride()}"
         steps = [x.data_ptr(), *(s * x.element_size() for s in x.stride()[:3])]
-        if any(s % ALIGNMENT for s in steps):
-            raise KernelError(
+        if x.is_cuda and any(s % ALIGNMENT for s in steps):
+            return (
                 f"rows of {name} must be aligned to {ALIGNMENT} bytes; its strides are {x.stride()} at address "
-                f"{x.data_ptr()}: pass {name}.contiguous().clone()"
+                f"{x.data_ptr()}: pass {name}.clone(memory_format=torch.contiguous_format)"
             )
+    return None
 
 
 _PATTERN = "Tensor[] lists, Tensor? query_rank, Tensor? key_rank, int[] sizes, float scale"
@@ -148,7 +137,9 @@ _PATTERN = "Tensor[] lists, Tensor? query_rank, Tensor? key_rank, int[] sizes, f
     schema=f"(Tensor q, Tensor k, Tensor v, {_PATTERN}) -> (Tensor, Tensor)",
 )
 def _forward(q, k, v, lists, query_rank, key_rank, sizes, scale):  # type: ignore[no-untyped-def]
-    _check_memory(q, k, v)
+    reason = _misaligned(q, k, v)
+    if reason is not None:
+        raise KernelError(f"attention backend 'triton': {reason}")
     return launch.forward(q, k, v, launch.Problem(lists, query_rank, key_rank, *sizes, scale))
 
 

@@ -40,10 +40,10 @@ def _query_blocks(
     channel = tl.arange(0, HEAD)
     for i in tl.range(first * PARTS, last * PARTS):
         pair = i // PARTS
+        base = tl.load(begin + pair).to(tl.int64)
         offset = (i % PARTS) * BLOCK_N + tl.arange(0, BLOCK_N)
-        row = tl.load(begin + pair) + offset
-        k_at = k + row[:, None].to(tl.int64) * k_stride + channel[None, :]
-        v_at = v + row[:, None].to(tl.int64) * v_stride + channel[None, :]
+        k_at = k + base * k_stride + (offset[:, None] * k_stride + channel[None, :])
+        v_at = v + base * v_stride + (offset[:, None] * v_stride + channel[None, :])
         if MASKED:
             inside = offset < tl.load(count + pair)
             key = tl.load(k_at, mask=inside[:, None], other=0.0)
@@ -56,7 +56,7 @@ def _query_blocks(
         if MASKED:
             seen = inside[None, :]
             if RANKED:
-                rank = tl.load(k_rank + row, mask=inside, other=PADDING)
+                rank = tl.load(k_rank + base + offset, mask=inside, other=PADDING)
                 seen = rank[None, :] <= q_rank[:, None]
             weight = tl.where(seen, weight, 0.0)
         grad_weight = tl.dot(grad_out, tl.trans(value), out_dtype=ACC, input_precision=PRECISION)
@@ -206,27 +206,27 @@ def _key_blocks(
     channel = tl.arange(0, HEAD)
     for i in tl.range(first * PARTS, last * PARTS):
         pair = i // PARTS
+        base = tl.load(begin + pair).to(tl.int64)
         offset = (i % PARTS) * BLOCK_M + tl.arange(0, BLOCK_M)
-        row = tl.load(begin + pair) + offset
-        q_at = q + row[:, None].to(tl.int64) * q_stride + channel[None, :]
-        g_at = grad_out + row[:, None].to(tl.int64) * g_stride + channel[None, :]
+        q_at = q + base * q_stride + (offset[:, None] * q_stride + channel[None, :])
+        g_at = grad_out + base * g_stride + (offset[:, None] * g_stride + channel[None, :])
         if MASKED:
             inside = offset < tl.load(count + pair)
             query = tl.load(q_at, mask=inside[:, None], other=0.0)
             row_grad = tl.load(g_at, mask=inside[:, None], other=0.0)
-            level = tl.load(lse + row, mask=inside, other=float("inf"))
-            row_delta = tl.load(delta + row, mask=inside, other=0.0)
+            level = tl.load(lse + base + offset, mask=inside, other=float("inf"))
+            row_delta = tl.load(delta + base + offset, mask=inside, other=0.0)
         else:
             query = tl.load(q_at)
             row_grad = tl.load(g_at)
-            level = tl.load(lse + row)
-            row_delta = tl.load(delta + row)
+            level = tl.load(lse + base + offset)
+            row_delta = tl.load(delta + base + offset)
         score = tl.dot(key, tl.trans(query), out_dtype=ACC, input_precision=PRECISION)
         weight = tl.exp2(score * SCALE - level[None, :])
         if MASKED:
             seen = inside_key[:, None]
             if RANKED:
-                rank = tl.load(q_rank + row, mask=inside, other=0)
+                rank = tl.load(q_rank + base + offset, mask=inside, other=0)
                 seen = k_rank[:, None] <= rank[None, :]
             weight = tl.where(seen, weight, 0.0)
         grad_value = tl.dot(

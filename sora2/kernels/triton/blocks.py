@@ -37,12 +37,12 @@ TABLE: dict[tuple[str, int, int], Blocks] = {
     ("forward", 2, 64): Blocks(128, 128, 8, 3),
     ("query_gradient", 2, 64): Blocks(128, 128, 8, 2),
     ("key_gradient", 2, 64): Blocks(128, 128, 8, 2),
-    ("forward", 4, 128): Blocks(64, 32, 8, 2),
-    ("query_gradient", 4, 128): Blocks(64, 32, 8, 2),
-    ("key_gradient", 4, 128): Blocks(32, 64, 8, 2),
+    ("forward", 4, 128): Blocks(32, 32, 4, 2),
+    ("query_gradient", 4, 128): Blocks(32, 32, 8, 2),
+    ("key_gradient", 4, 128): Blocks(32, 16, 8, 2),
     ("forward", 4, 64): Blocks(64, 64, 8, 2),
     ("query_gradient", 4, 64): Blocks(64, 64, 8, 2),
-    ("key_gradient", 4, 64): Blocks(64, 64, 8, 2),
+    ("key_gradient", 4, 64): Blocks(32, 64, 8, 2),
 }
 
 

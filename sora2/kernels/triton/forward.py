@@ -39,10 +39,10 @@ def _blocks(
     channel = tl.arange(0, HEAD)
     for i in tl.range(first * PARTS, last * PARTS):
         pair = i // PARTS
+        base = tl.load(begin + pair).to(tl.int64)  # first token of this tile of keys
         offset = (i % PARTS) * BLOCK_N + tl.arange(0, BLOCK_N)
-        row = tl.load(begin + pair) + offset  # tokens of this block of keys
-        k_at = k + row[:, None].to(tl.int64) * k_stride + channel[None, :]
-        v_at = v + row[:, None].to(tl.int64) * v_stride + channel[None, :]
+        k_at = k + base * k_stride + (offset[:, None] * k_stride + channel[None, :])
+        v_at = v + base * v_stride + (offset[:, None] * v_stride + channel[None, :])
         if MASKED:
             inside = offset < tl.load(count + pair)
             key = tl.load(k_at, mask=inside[:, None], other=0.0)
@@ -54,7 +54,7 @@ def _blocks(
         if MASKED:
             seen = inside[None, :]
             if RANKED:
-                rank = tl.load(k_rank + row, mask=inside, other=PADDING)
+                rank = tl.load(k_rank + base + offset, mask=inside, other=PADDING)
                 seen = rank[None, :] <= q_rank[:, None]
             score = tl.where(seen, score, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(score, 1) * SCALE)

@@ -10,6 +10,9 @@ from torch import Tensor
 from sora2.kernels.pattern import Lists, TilePattern
 from sora2.kernels.tiles import Tiles
 
+#: The attribute of a pattern under which its prepared form is kept.
+_KEPT = "_kernel_pattern"
+
 
 @dataclass(frozen=True)
 class KernelLists:
@@ -45,8 +48,18 @@ class KernelPattern:
     key_rank: Tensor | None  # (1 or B, M) int32
 
     @classmethod
-    def of(cls, pattern: TilePattern, device: torch.device | str) -> KernelPattern:
-        """Copies to `device` what is not there yet; a few small tensor operations, no N x N anything."""
+    def of(cls, pattern: TilePattern | KernelPattern, device: torch.device) -> KernelPattern:
+        """Made at the first use of a pattern on a device and kept with it; nothing of it is N x N."""
+        if isinstance(pattern, KernelPattern):
+            return pattern
+        kept = getattr(pattern, _KEPT, None)
+        if kept is None or kept.by_query.starts.device != device:
+            kept = cls._made(pattern, device)
+            object.__setattr__(pattern, _KEPT, kept)  # a cache; the pattern itself is frozen
+        return kept
+
+    @classmethod
+    def _made(cls, pattern: TilePattern, device: torch.device) -> KernelPattern:
         p = pattern.to(device)
         return cls(
             _lists(p.by_query, p.queries, p.keys, p.groups),
