@@ -83,7 +83,13 @@ def triton_attention(
 
 def why_not(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern | KernelPattern) -> str | None:
     """The reason why these inputs cannot be taken, None where they can."""
-    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+    if (
+        q.ndim != 4
+        or k.ndim != 4
+        or k.shape != v.shape
+        or q.shape[:2] != k.shape[:2]
+        or q.shape[3] != k.shape[3]
+    ):
         return f"takes q (B, H, N, D) and k, v (B, H, M, D); got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
     if q.shape[3] not in HEADS:
         return f"takes head sizes {', '.join(map(str, HEADS))}; got {q.shape[3]}"
@@ -190,7 +196,7 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 def _register_autocast() -> None:
     """q, k and v take the dtype of the autocast region, as in PyTorch's own attention."""
-    library = torch.library.Library("sora2", "FRAGMENT")  # noqa: TOR901
+    library = torch.library.Library("sora2", "FRAGMENT")
     for device in ("cpu", "cuda"):
 
         def cast(q: Tensor, k: Tensor, v: Tensor, *rest: Any, device: str = device) -> tuple[Tensor, Tensor]:

@@ -171,7 +171,9 @@ def query_gradient_kernel(
     )  # fmt: skip
     grad_q += batch * d_batch + head * d_head
     grad *= FACTOR
-    tl.store(grad_q + at * d_stride + channel[None, :], grad.to(grad_q.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        grad_q + at * d_stride + channel[None, :], grad.to(grad_q.dtype.element_ty), mask=inside[:, None]
+    )
 
 
 @triton.jit
@@ -234,7 +236,9 @@ def _key_blocks(
         )
         grad_weight = tl.dot(value, tl.trans(row_grad), out_dtype=ACC, input_precision=PRECISION)
         grad_score = weight * (grad_weight - row_delta[None, :])
-        grad_key = tl.dot(grad_score.to(query.dtype), query, grad_key, out_dtype=ACC, input_precision=PRECISION)
+        grad_key = tl.dot(
+            grad_score.to(query.dtype), query, grad_key, out_dtype=ACC, input_precision=PRECISION
+        )
     return grad_key, grad_value
 
 
@@ -338,5 +342,11 @@ def key_gradient_kernel(
     grad_k += batch * d_batch + head * d_head
     grad_v += batch * e_batch + head * e_head
     grad_key *= FACTOR
-    tl.store(grad_k + at * d_stride + channel[None, :], grad_key.to(grad_k.dtype.element_ty), mask=inside[:, None])
-    tl.store(grad_v + at * e_stride + channel[None, :], grad_value.to(grad_v.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        grad_k + at * d_stride + channel[None, :], grad_key.to(grad_k.dtype.element_ty), mask=inside[:, None]
+    )
+    tl.store(
+        grad_v + at * e_stride + channel[None, :],
+        grad_value.to(grad_v.dtype.element_ty),
+        mask=inside[:, None],
+    )

@@ -37,7 +37,12 @@ _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32",
 
 
 def compile_kernel(
-    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], capability: int = 90, warps: int = 4, stages: int = 2
+    kernel: Any,
+    pointers: dict[str, str],
+    constants: dict[str, Any],
+    capability: int = 90,
+    warps: int = 4,
+    stages: int = 2,
 ) -> Compiled:
     """Compile with Triton's own assembler; arguments that are neither pointers nor constants are int32.
 
@@ -55,7 +60,9 @@ def compile_kernel(
             values[(i,)] = constants[name]
             continue
         signature[name] = pointers.get(name, "i32")
-        if name in pointers or name.endswith(("_batch", "_head", "_stride")) and not name.startswith("group"):
+        if name in pointers or (
+            name.endswith(("_batch", "_head", "_stride")) and not name.startswith("group")
+        ):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     done = triton.compile(
@@ -67,7 +74,7 @@ def compile_kernel(
 def compile_attention(
     name: str, dtype: torch.dtype, head: int, *, ranked: bool = True, tile: int = 128, cut: Any = None
 ) -> Compiled:
-    """One attention kernel ("forward", "query_gradient", "key_gradient") as `launch` would run it on tiles of `tile`."""
+    """One attention kernel ("forward", "query_gradient", "key_gradient") as `launch` runs it on tiles of `tile`."""
     import triton.language as tl
 
     from sora2.kernels.triton import backward, forward
@@ -97,7 +104,11 @@ def compile_attention(
     }
     constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
     return compile_kernel(
-        kernel, {k: v for k, v in names.items() if k in kernel.arg_names}, constants, warps=cut.warps, stages=cut.stages
+        kernel,
+        {k: v for k, v in names.items() if k in kernel.arg_names},
+        constants,
+        warps=cut.warps,
+        stages=cut.stages,
     )
 
 
@@ -111,7 +122,9 @@ def _inspect(name: str, cubin: bytes, shared: int) -> Compiled:
         usage = subprocess.run(
             [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-        code = subprocess.run([tool, "--dump-sass", file.name], capture_output=True, text=True, check=True).stdout
+        code = subprocess.run(
+            [tool, "--dump-sass", file.name], capture_output=True, text=True, check=True
+        ).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump said nothing of registers: {usage[:500]}")
