@@ -43,7 +43,7 @@ class Lists:
         return Lists(self.start.to(device), self.full.to(device), self.entry.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TilePattern:
     """A pattern over q (B, H, N, D) and k, v (B, H, M, D), N = queries.tokens, M = keys.tokens.
 

@@ -1,0 +1,193 @@
+"""Tile-sparse attention on the CPU, exact, with a backward: time falls with the density of the pattern.
+
+Query tiles with the same list of key tiles are one step: their keys are gathered (once, into a buffer as long as
+the list) and PyTorch's flash kernel does the rest, over samples and heads. The backward runs the same steps through
+the kernel's own backward and adds each step's key gradients into place. Nothing of the size of the gathered keys is
+kept between forward and backward.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sora2.kernels.call import Call
+from sora2.kernels.pattern import TilePattern
+from sora2.kernels.tiles import Tiles
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+#: Tokens of a sequence, as a range where they lie together and as indices where not.
+Index = slice | Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """Dense attention of some queries to some keys, for some samples and heads."""
+
+    samples: slice
+    heads: slice
+    queries: Index
+    keys: Index
+    hidden: Tensor | None  # (1 or B, 1, n, m) bool: pairs that are not seen; None = all are
+    dead: Tensor | None  # (1 or B, 1, n, 1) bool: queries that see nothing; None = all see something
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """Added to the scores. Dead rows see all keys, and their output is dropped."""
+        if self.hidden is None:
+            return None
+        hidden = self.hidden if self.dead is None else self.hidden & ~self.dead
+        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+
+def why_not(call: Call) -> str | None:
+    if call.q.device.type != "cpu":
+        return f"runs on the CPU; the tensors are on {call.q.device.type}"
+    if call.pattern is None:
+        return "runs patterns; without one use 'sdpa'"
+    return None
+
+
+def run(call: Call) -> tuple[Tensor, Tensor]:
+    """Output (B, H, N, D) and log-sum-exp (B, H, N), the latter without gradient.
+
+    bf16 and fp16 are computed in float32: the kernel is no slower there, and sums over many tiles keep their digits.
+    """
+    assert call.pattern is not None
+    dtype = torch.float64 if call.q.dtype == torch.float64 else torch.float32
+    q, k, v = (x.to(dtype) for x in (call.q, call.k, call.v))
+    out, lse = _tiled(q, k, v, call.pattern, call.scale)
+    return out.to(call.q.dtype), lse
+
+
+@torch.compiler.disable
+def _tiled(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern, scale: float) -> tuple[Tensor, Tensor]:
+    steps = steps_of(pattern, q.shape[0], q.shape[1])
+    return _Tiled.apply(q, k, v, steps, scale)  # type: ignore[no-any-return]
+
+
+class _Tiled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, steps: list[Step], scale: float
+    ) -> tuple[Tensor, Tensor]:
+        out = torch.zeros(q.shape, dtype=q.dtype)  # (B, H, N, D)
+        raw = torch.zeros(q.shape[:3], dtype=q.dtype)  # log-sum-exp as the kernel gives it
+        lse = torch.full(q.shape[:3], float("-inf"), dtype=q.dtype)
+        for s in steps:
+            sq, sk, sv = take(q, s, s.queries), take(k, s, s.keys), take(v, s, s.keys)
+            so, sl = _forward(sq, sk, sv, 0.0, False, attn_mask=s.bias(q.dtype), scale=scale)
+            put(raw, s, sl)
+            if s.dead is not None:
+                so = so.masked_fill(s.dead, 0.0)
+                sl = sl.masked_fill(s.dead.squeeze(-1), float("-inf"))
+            put(out, s, so)
+            put(lse, s, sl)
+        ctx.save_for_backward(q, k, v, out, raw)
+        ctx.steps, ctx.scale = steps, scale
+        ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, out, raw = ctx.saved_tensors
+        gq, gk, gv = (torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v))
+        for s in ctx.steps:
+            so, sg, sl = (take(x, s, s.queries) for x in (out, grad, raw))
+            if s.dead is not None:
+                sg = sg.masked_fill(s.dead, 0.0)
+            sq, sk, sv = take(q, s, s.queries), take(k, s, s.keys), take(v, s, s.keys)
+            dq, dk, dv = _backward(
+                sg, sq, sk, sv, so, sl, 0.0, False, attn_mask=s.bias(q.dtype), scale=ctx.scale
+            )
+            put(gq, s, dq)
+            for total, part in ((gk, dk), (gv, dv)):
+                total = total[s.samples, s.heads]
+                if isinstance(s.keys, slice):
+                    total[:, :, s.keys] += part
+                else:
+                    total.index_add_(2, s.keys, part)
+        return gq, gk, gv, None, None
+
+
+def take(x: Tensor, step: Step, tokens: Index) -> Tensor:
+    """The step's samples, heads and `tokens` of (B, H, N, ...), rows contiguous."""
+    x = x[step.samples, step.heads]
+    x = x[:, :, tokens] if isinstance(tokens, slice) else x.index_select(2, tokens)
+    return x if x.ndim == 3 or x.stride(-1) == 1 else x.contiguous()
+
+
+def put(x: Tensor, step: Step, values: Tensor) -> None:
+    x[step.samples, step.heads][:, :, step.queries] = values
+
+
+_STEPS: weakref.WeakKeyDictionary[TilePattern, dict[tuple[int, int], list[Step]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def steps_of(pattern: TilePattern, batch: int, heads: int) -> list[Step]:
+    """The steps of a pattern, found once."""
+    known = _STEPS.setdefault(pattern, {})
+    if (batch, heads) not in known:
+        known[batch, heads] = list(_steps(pattern, batch, heads))
+    return known[batch, heads]
+
+
+def _steps(pattern: TilePattern, batch: int, heads: int) -> Iterator[Step]:
+    n = pattern.queries.count
+    start, entry = pattern.by_query.start.tolist(), pattern.by_query.entry
+    full = pattern.by_query.full.tolist()
+    masked = pattern.key_rank is not None
+    for group in range(pattern.groups):
+        samples, head = slice(0, batch), slice(0, heads)
+        if pattern.groups > 1:
+            b, h = (group, None) if pattern.groups == batch else divmod(group, heads)
+            samples, head = slice(b, b + 1), head if h is None else slice(h, h + 1)
+        same: dict[tuple[bytes, int], list[int]] = {}
+        for tile in range(n):
+            row = group * n + tile
+            entries = entry[start[row] : start[row + 1]].sort().values
+            if len(entries):
+                key = (entries.numpy().tobytes(), full[row] if masked else 0)
+                same.setdefault(key, []).append(tile)
+        for tiles in same.values():
+            row = group * n + tiles[0]
+            queries = tokens_of(pattern.queries, tiles)
+            keys = tokens_of(pattern.keys, entry[start[row] : start[row + 1]].sort().values.tolist())
+            yield _step(pattern, samples, head, queries, keys)
+
+
+def _step(pattern: TilePattern, samples: slice, heads: slice, queries: Tensor, keys: Tensor) -> Step:
+    hidden = dead = None
+    if pattern.query_rank is not None and pattern.key_rank is not None:
+        rows = samples if pattern.key_rank.shape[0] > 1 else slice(None)
+        query, key = pattern.query_rank[rows][:, queries], pattern.key_rank[rows][:, keys]
+        seen = (key.amin(0) <= query.amax()).nonzero()[:, 0]  # keys that some query of some sample may see
+        if 0 < len(seen) < len(keys):
+            keys, key = keys[seen], key[:, seen]
+        hidden = (key[:, None] > query[:, :, None]).unsqueeze(1)  # (1 or B, 1, n, m)
+        dead = hidden.all(-1, keepdim=True)
+        dead = dead if bool(dead.any()) else None
+        hidden = hidden if bool(hidden.any()) else None
+    return Step(samples, heads, as_range(queries), as_range(keys), hidden, dead)
+
+
+def tokens_of(tiles: Tiles, chosen: list[int]) -> Tensor:
+    """(n,) int64: the tokens of these tiles, in their order."""
+    start = tiles.start.tolist()
+    return torch.cat([torch.arange(start[i], start[i + 1]) for i in chosen])
+
+
+def as_range(tokens: Tensor) -> Index:
+    """A slice, which costs no copy, where the tokens lie together."""
+    first, last = int(tokens[0]), int(tokens[-1])
+    return slice(first, last + 1) if bool((tokens.diff() == 1).all()) else tokens
