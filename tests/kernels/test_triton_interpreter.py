@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
+from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -27,7 +28,7 @@ def reports() -> dict[str, dict]:
     return {r["gate"]: r for r in map(json.loads, run.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("gate", [g.__name__ for g in GATES])
+@pytest.mark.parametrize("gate", [g.__name__ for g in GATES + TOKEN_GATES])
 def test_gate(reports: dict[str, dict], gate: str) -> None:
     assert reports[gate]["passed"], reports[gate]["message"]
 
@@ -47,5 +48,5 @@ def _allow_numpy_2_4() -> None:
 
 if __name__ == "__main__":
     _allow_numpy_2_4()
-    for report in run_gates(Bench.interpreter()):
+    for report in run_gates(Bench.interpreter(), GATES + TOKEN_GATES):
         print(json.dumps(vars(report)), flush=True)

@@ -7,7 +7,7 @@ Splitting costs seven matrix products per pair where one fused pass would cost f
 import triton
 import triton.language as tl
 
-from sora2.kernels.triton.forward import PADDING
+from sora2.kernels.triton.forward import PADDING, SIZES
 
 
 @triton.jit
@@ -65,7 +65,7 @@ def _query_blocks(
     return grad
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def query_gradient_kernel(
     q,
     k,
@@ -242,7 +242,7 @@ def _key_blocks(
     return grad_key, grad_value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def key_gradient_kernel(
     q,
     k,

@@ -8,6 +8,8 @@ import triton.language as tl
 
 #: Rank of a key that nobody may see, `sora2.kernels.pattern.PADDING`.
 PADDING = tl.constexpr(2**31 - 1)
+#: Arguments that change with every batch: no new compilation for a new value.
+SIZES = ["heads", "queries", "tiles", "group_batch", "group_head", "q_rank_batch", "k_rank_batch"]
 
 
 @triton.jit
@@ -71,7 +73,7 @@ def _blocks(
     return acc, total, peak
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     q,
     k,

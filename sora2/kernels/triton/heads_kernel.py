@@ -6,6 +6,9 @@ One program per block of tokens; it walks the heads, so that the rotation's tabl
 import triton
 import triton.language as tl
 
+#: Arguments that change with every batch: no new compilation for a new value.
+SIZES = ["tokens", "heads", "length", "angle_rows"]
+
 
 @triton.jit
 def _load_pair(at, stride, inside, HALF: tl.constexpr, BLOCK: tl.constexpr, ACC: tl.constexpr):
@@ -25,7 +28,7 @@ def _store_pair(at, stride, first, second, inside, HALF: tl.constexpr, BLOCK: tl
     tl.store(place + HALF, second.to(at.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def split_kernel(
     qkv,
     gain,
@@ -73,7 +76,7 @@ def split_kernel(
         target += length * 2 * HALF
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def split_backward_kernel(
     qkv,
     gain,

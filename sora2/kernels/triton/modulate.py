@@ -68,7 +68,9 @@ class _Modulate(torch.autograd.Function):
                 rows = r.rows.stop - r.rows.start
                 if rows == 0:
                     continue
-                streams = [None if t is None else t[r.rows] for t in (x, update, added, modulated, mean, rstd)]
+                streams = [
+                    None if t is None else t[r.rows] for t in (x, update, added, modulated, mean, rstd)
+                ]
                 modulate_kernel[(rows,)](
                     *(*streams[:2], gate, shift, gain, r.index, *streams[2:]),
                     *(rows // (r.batch * r.runs), x.shape[1], eps if normed else 0.0),
@@ -101,7 +103,8 @@ class _Modulate(torch.autograd.Function):
                 chunks = -(-length // chunk)
                 kinds = (gated, normed, normed)
                 shares = [
-                    h.new_empty(lines * chunks, h.shape[1], dtype=_total(h)) if kept else None for kept in kinds
+                    h.new_empty(lines * chunks, h.shape[1], dtype=_total(h)) if kept else None
+                    for kept in kinds
                 ]
                 streams = [
                     None if t is None else t[r.rows]

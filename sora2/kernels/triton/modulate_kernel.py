@@ -3,6 +3,9 @@
 import triton
 import triton.language as tl
 
+#: Arguments that change with every batch: no new compilation for a new value.
+SIZES = ["run_length", "chunk", "chunks"]
+
 
 @triton.jit
 def _table_row(index, run, SHARED: tl.constexpr):
@@ -14,7 +17,7 @@ def _table_row(index, run, SHARED: tl.constexpr):
     return tl.load(index + run)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def modulate_kernel(
     x,
     update,
@@ -60,7 +63,7 @@ def modulate_kernel(
         tl.store(rstd + row, inverse)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def modulate_backward_kernel(
     grad_added,
     grad_modulated,

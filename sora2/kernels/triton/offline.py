@@ -40,14 +40,14 @@ def compile_kernel(
     kernel: Any,
     pointers: dict[str, str],
     constants: dict[str, Any],
-    capability: int = 90,
     warps: int = 4,
     stages: int = 2,
+    floats: tuple[str, ...] = (),
 ) -> Compiled:
-    """Compile with Triton's own assembler; arguments that are neither pointers nor constants are int32.
+    """Compile for sm_90 with Triton's own assembler; arguments that are named nowhere are int32.
 
-    `pointers` maps argument names to types such as "*bf16". Addresses and strides are taken to be multiples of 16,
-    as the launcher's checks ensure.
+    `pointers` maps argument names to types such as "*bf16". Addresses, strides and widths are taken to be multiples
+    of 16, as they are where it matters.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -59,14 +59,13 @@ def compile_kernel(
             signature[name] = "constexpr"
             values[(i,)] = constants[name]
             continue
-        signature[name] = pointers.get(name, "i32")
-        if name in pointers or (
-            name.endswith(("_batch", "_head", "_stride")) and not name.startswith("group")
-        ):
+        signature[name] = "fp32" if name in floats else pointers.get(name, "i32")
+        of_16 = name.endswith(("_batch", "_head", "_stride", "width")) and not name.startswith("group")
+        if name in pointers or of_16:
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     done = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages}
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps, "num_stages": stages}
     )
     return _inspect(kernel.__name__, done.asm["cubin"], done.metadata.shared)
 
@@ -130,3 +129,39 @@ def _inspect(name: str, cubin: bytes, shared: int) -> Compiled:
         raise RuntimeError(f"cuobjdump said nothing of registers: {usage[:500]}")
     local = len(re.findall(r"\b(?:LDL|STL)\b", code))
     return Compiled(name, int(found[1]), int(found[2]), shared, code.count("HGMMA"), local)
+
+
+def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bfloat16) -> list[Compiled]:
+    """The token-wise kernels as `heads` and `modulate` launch them on a stream of this width."""
+    import triton
+    import triton.language as tl
+
+    from sora2.kernels.triton import heads, heads_kernel, modulate, modulate_kernel
+
+    data = f"*{_DTYPES[dtype]}"
+    half = head // 2
+    shape = {"HALF": half, "BLOCK": triton.next_power_of_2(half), "TOKENS": heads.TOKENS, "ACC": tl.float32}
+    pointers = dict.fromkeys(("qkv", "q", "k", "v", "grad_q", "grad_k", "grad_v", "grad"), data)
+    pointers |= dict.fromkeys(("gain", "cosine", "sine", "grad_gain"), "*fp32") | {"sequence": "*i32"}
+    found = [
+        compile_kernel(kernel, pointers, shape, floats=("eps",))
+        for kernel in (heads_kernel.split_kernel, heads_kernel.split_backward_kernel)
+    ]
+    streams = (
+        "x",
+        "update",
+        "added",
+        "modulated",
+        "grad_added",
+        "grad_modulated",
+        "h",
+        "grad_x",
+        "grad_update",
+    )
+    pointers = dict.fromkeys((*streams, "gate", "shift", "gain"), data) | {"index": "*i64"}
+    pointers |= dict.fromkeys(("mean", "rstd", "share_gate", "share_shift", "share_gain"), "*fp32")
+    constants = modulate._constants(torch.empty(1, width), True, True, torch.empty(2, width))
+    warps = constants.pop("num_warps")
+    for kernel in (modulate_kernel.modulate_kernel, modulate_kernel.modulate_backward_kernel):
+        found.append(compile_kernel(kernel, pointers, constants, warps=warps, floats=("eps",)))
+    return found
