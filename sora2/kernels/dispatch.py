@@ -211,7 +211,9 @@ def _automatic(call: Call) -> Choice:
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
-    if has_fast_bf16():  # measured: products reach 316 to 504 GFLOP/s on an AVX512-bf16 CPU, the flash kernel 170
+    if (
+        has_fast_bf16()
+    ):  # measured: products reach 316 to 504 GFLOP/s on an AVX512-bf16 CPU, the flash kernel 170
         return Choice(
             "matmul", "bf16 products around a softmax run at two to three times the flash kernel here"
         )

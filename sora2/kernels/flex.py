@@ -1,4 +1,4 @@
-"""PyTorch's FlexAttention on our patterns: a peer to compare with. Compiled; its block mask is built once per pattern."""
+"""PyTorch's FlexAttention on our patterns: a peer to compare with. Its block mask is built once per pattern."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def block_mask(pattern: TilePattern, batch: int, heads: int) -> BlockMask:
     """FlexAttention's own form of a pattern. Its blocks are regular, so our ragged tiles become masks inside them."""
     known = _MASKS.setdefault(pattern, {})
     if (batch, heads) not in known:
-        per_sample = pattern.groups > 1 or (
-            pattern.key_rank is not None and pattern.key_rank.shape[0] > 1
-        )
+        per_sample = pattern.groups > 1 or (pattern.key_rank is not None and pattern.key_rank.shape[0] > 1)
         known[batch, heads] = create_block_mask(
             _rule(pattern, batch, heads),
             batch if per_sample else None,

@@ -15,6 +15,7 @@ Lists cost 8 bytes per pair of tiles (both directions), never anything per pair 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -133,7 +134,9 @@ class TilePattern:
     def with_padding(self, key_mask: Tensor) -> TilePattern:
         """The same pattern in which keys where `key_mask` (B, M) is False are seen by nobody."""
         if key_mask.shape[-1] != self.keys.tokens:
-            raise PatternError(f"key_mask is {tuple(key_mask.shape)}; the pattern has {self.keys.tokens} keys")
+            raise PatternError(
+                f"key_mask is {tuple(key_mask.shape)}; the pattern has {self.keys.tokens} keys"
+            )
         device = key_mask.device
         query = torch.zeros(1, self.queries.tokens, dtype=torch.int32, device=device)
         key = torch.zeros(1, self.keys.tokens, dtype=torch.int32, device=device)
@@ -142,7 +145,7 @@ class TilePattern:
         key = key.expand(max(key.shape[0], key_mask.shape[0]), -1).masked_fill(~key_mask, PADDING)
         return TilePattern.of_matrix(self.queries, self.keys, self.matrix(), query, key)
 
-    @property
+    @functools.cached_property
     def pairs(self) -> int:
         """Pairs of tokens in listed pairs of tiles, over all groups: what a backend without skipping computes."""
         return int((self.matrix() * self.queries.length[:, None] * self.keys.length).sum())

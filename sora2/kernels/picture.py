@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -67,7 +68,5 @@ def _mark(axes: Axes, keys: Tiles, queries: Tiles) -> None:
         start = tiles.start.cpu()
         for at in first[1:-1]:
             line(int(start[at]), color="black", linewidth=0.6)
-        middles = [
-            float(start[a] + start[b]) / 2 for a, b in zip(first[:-1], first[1:], strict=True)
-        ]
+        middles = [float(start[a] + start[b]) / 2 for a, b in itertools.pairwise(first)]
         ticks(middles, [KINDS[int(tiles.kind[i])] for i in first[:-1]], fontsize=8)

@@ -34,7 +34,9 @@ class Rule:
     window: tuple[int, int, int] | None = None  # (t, y, x) video tiles that a video token sees; None = all
     video_hears_seconds: float | None = None  # video sees the audio within +- this; None = all of it
     audio_sees_seconds: float | None = None  # audio sees the video within +- this; None = all of it
-    top_k: int | None = None  # of those video tiles, the k that match best, chosen anew for every input and head
+    top_k: int | None = (
+        None  # of those video tiles, the k that match best, chosen anew for every input and head
+    )
 
     def __post_init__(self) -> None:
         if self.window is not None:
@@ -136,38 +138,42 @@ class Tiling:
 
         Raises PatternError when the rule has a window and the video no grid.
         """
-        kept = self._kept(rule).unsqueeze(0)
+        every = torch.arange(self.tiles.count)
+        kept = self.kept(rule, every, every).unsqueeze(0)
         return TilePattern.of_matrix(self.tiles, self.tiles, kept, self.rank, self.rank)
 
-    def _kept(self, rule: Rule) -> Tensor:
-        n = self.tiles.count
-        kept = torch.ones(n, n, dtype=torch.bool)
-        video, audio = self.tiles.kind == VIDEO, self.tiles.kind == AUDIO
-        if rule.window is not None and bool(video.any()):
+    def kept(self, rule: Rule, queries: Tensor, keys: Tensor) -> Tensor:
+        """(n, m) bool over the query and key tiles of these numbers: what a rule keeps. Causality is in the ranks."""
+        kept = torch.ones(len(queries), len(keys), dtype=torch.bool)
+        kind = self.tiles.kind
+        if rule.window is not None and bool((kind == VIDEO).any()):
             if self.box_grid is None:
                 raise PatternError(
                     f"attention window={list(rule.window)} needs the (t, y, x) grid of the video: give the batch its "
                     "video_shape"
                 )
-            near = torch.ones(n, n, dtype=torch.bool)
-            for axis, (width, count) in enumerate(zip(rule.window, self.box_grid, strict=True)):
-                near &= self._near(axis, width, count)
-            kept &= near | ~(video[:, None] & video)
-        gap = torch.maximum(self.first[:, None] - self.last, self.first - self.last[:, None])  # (n, n)
-        for seconds, queries, keys in (
-            (rule.video_hears_seconds, video, audio),
-            (rule.audio_sees_seconds, audio, video),
+            near = torch.ones_like(kept)
+            for axis, width in enumerate(rule.window):
+                near &= self._near(axis, width, queries, keys)
+            kept &= near | ~((kind[queries] == VIDEO)[:, None] & (kind[keys] == VIDEO))
+        for seconds, query_kind, key_kind in (
+            (rule.video_hears_seconds, VIDEO, AUDIO),
+            (rule.audio_sees_seconds, AUDIO, VIDEO),
         ):
             if seconds is not None:
-                kept &= (gap <= seconds) | ~(queries[:, None] & keys)
+                here, there = queries[:, None], keys
+                gap = torch.maximum(self.first[here] - self.last[there], self.first[there] - self.last[here])
+                concerned = (kind[queries] == query_kind)[:, None] & (kind[keys] == key_kind)
+                kept &= (gap <= seconds) | ~concerned
         return kept
 
-    def _near(self, axis: int, width: int, count: int) -> Tensor:
-        at = self.box[:, axis]
+    def _near(self, axis: int, width: int, queries: Tensor, keys: Tensor) -> Tensor:
+        assert self.box_grid is not None
+        own, other = self.box[queries, axis, None], self.box[keys, axis]
         if axis == 0 and self.rank is not None:
-            return at > at[:, None] - width  # causality ends it
-        begin = (at - width // 2).clamp(0, max(0, count - width))[:, None]  # (n, 1)
-        return (at >= begin) & (at < begin + width)
+            return other > own - width  # causality ends it
+        begin = (own - width // 2).clamp(0, max(0, self.box_grid[axis] - width))  # (n, 1)
+        return (other >= begin) & (other < begin + width)
 
 
 def chunk_of(part: Part, chunk_seconds: float | None) -> Tensor:

@@ -169,8 +169,10 @@ def _steps(pattern: TilePattern, batch: int, heads: int) -> Iterator[Step]:
 def _step(pattern: TilePattern, samples: slice, heads: slice, queries: Tensor, keys: Tensor) -> Step:
     hidden = dead = None
     if pattern.query_rank is not None and pattern.key_rank is not None:
-        rows = samples if pattern.key_rank.shape[0] > 1 else slice(None)
-        query, key = pattern.query_rank[rows][:, queries], pattern.key_rank[rows][:, keys]
+        query, key = (
+            (rank[samples] if rank.shape[0] > 1 else rank)[:, tokens]
+            for rank, tokens in ((pattern.query_rank, queries), (pattern.key_rank, keys))
+        )
         seen = (key.amin(0) <= query.amax()).nonzero()[:, 0]  # keys that some query of some sample may see
         if 0 < len(seen) < len(keys):
             keys, key = keys[seen], key[:, seen]

@@ -7,6 +7,7 @@ are a table, so this order costs nothing between the projection in and the proje
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,9 +43,7 @@ class Tiles:
         start = torch.zeros(len(length) + 1, dtype=torch.int64)
         start[1:] = length.cumsum(0)
         kinds = torch.full((len(length),), KINDS.index("video")) if kind is None else torch.as_tensor(kind)
-        return cls(
-            start.int(), int(length.max()), kinds.int(), torch.zeros(len(length), dtype=torch.int32)
-        )
+        return cls(start.int(), int(length.max()), kinds.int(), torch.zeros(len(length), dtype=torch.int32))
 
     @classmethod
     def regular(cls, tokens: int, size: int) -> Tiles:
@@ -83,7 +82,7 @@ def cut_axis(cells: int, step: int, edges: Sequence[int] = ()) -> list[int]:
     """Lengths of the pieces of an axis of `cells` cells: cut every `step`, starting anew at each of `edges`."""
     inner = sorted({e for e in edges if 0 < e < cells})
     bounds = [0, *inner, cells]
-    return [n for a, b in zip(bounds[:-1], bounds[1:], strict=True) for n in split_evenly(b - a, step)]
+    return [n for a, b in itertools.pairwise(bounds) for n in split_evenly(b - a, step)]
 
 
 @dataclass(frozen=True)

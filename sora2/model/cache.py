@@ -11,26 +11,22 @@ from torch import Tensor
 
 from sora2.kernels import Rule, TilePattern
 from sora2.model.config import ModelError, TransformerConfig
+from sora2.model.rope import axis_pairs, frequencies
 
 
 class KVCache:
     """The cache of one batch. `length` tokens are kept; the tokens of the running forward lie behind them."""
 
     def __init__(
-        self,
-        config: TransformerConfig,
-        batch: int,
-        capacity: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        self, config: TransformerConfig, batch: int, capacity: int, device: torch.device | str = "cpu"
     ) -> None:
         if config.attention.chunk_seconds is None:
             raise ModelError(
                 "a key-value cache needs a causal model: this one has model.attention.chunk_seconds=null"
             )
         self.config = config
-        shape = (config.depth, 2, batch, config.heads, capacity, config.head_width)
-        self.buffer = torch.zeros(shape, device=device, dtype=dtype)
+        #: Per layer (2, B, H, capacity, Dh), keys and values; of the device and dtype of the layer's first keys.
+        self.buffers: dict[int, Tensor] = {}
         self.mask = torch.ones(batch, capacity, dtype=torch.bool, device=device)  # (B, capacity)
         self.length = 0
         self.ahead = 0  # tokens of the running forward
@@ -59,10 +55,13 @@ class KVCache:
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, n, Dh) of the running tokens -> (B, H, length + n, Dh) views of the buffer."""
         end = self.length + self.ahead
-        for at, x in enumerate((k, v)):
-            self.buffer[layer, at, :, :, self.length : end] = x
-        keys, values = self.buffer[layer, :, :, :, :end].to(k.dtype)
-        return keys, values
+        if layer not in self.buffers:
+            batch, heads, _, width = k.shape
+            self.buffers[layer] = k.new_zeros(2, batch, heads, self.capacity, width)
+        buffer = self.buffers[layer]
+        buffer[0, :, :, self.length : end] = k
+        buffer[1, :, :, self.length : end] = v
+        return buffer[0, :, :, :end], buffer[1, :, :, :end]
 
     def commit(self) -> None:
         """Keep the tokens of the last forward."""
@@ -71,6 +70,18 @@ class KVCache:
     def drop(self, first: int, last: int) -> None:
         """Forget tokens first .. last - 1; later ones move up. One copy per chunk, not per step."""
         kept = self.length - last
-        for x in (self.buffer, self.mask.unsqueeze(-1)):
+        for x in (*self.buffers.values(), self.mask.unsqueeze(-1)):
             x[..., first : first + kept, :] = x[..., last : self.length, :].clone()
         self.length -= last - first
+
+    def set_back(self, first: int, seconds: float) -> None:
+        """Move the clock of the kept tokens from `first` on back by so many seconds: their keys turn with it."""
+        pairs, half = axis_pairs(self.config.head_width)[0], self.config.head_width // 2
+        angle = frequencies(pairs, *self.config.rope_time) * -seconds  # (pairs,)
+        for buffer in self.buffers.values():
+            keys = buffer[0, :, :, first : self.length].double()
+            cos, sin = angle.cos().to(buffer.device), angle.sin().to(buffer.device)
+            one, two = keys[..., :pairs].clone(), keys[..., half : half + pairs].clone()
+            keys[..., :pairs] = one * cos - two * sin
+            keys[..., half : half + pairs] = two * cos + one * sin
+            buffer[0, :, :, first : self.length] = keys.to(buffer.dtype)

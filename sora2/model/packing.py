@@ -84,19 +84,17 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
     """
     present = batch.modalities()
     size = batch.size
-    segments, row, start = [], 0, 0
-    raster: dict[str, Tensor] = {}
-    for name, m in present.items():
-        group = GROUP_OF[name]
-        if m.latent.shape[0] != size or m.latent.shape[2] != config.token_width(group):
+    segments, raster = plan_segments(batch), dict[str, Tensor]()
+    for s in segments:
+        m = present[s.name]
+        if m.latent.shape[0] != size or m.latent.shape[2] != config.token_width(s.group):
             raise ModelError(
-                f"batch.{name}.latent is {tuple(m.latent.shape)}; expected ({size}, N, {config.token_width(group)}) "
-                f"from the batch size and model.{group}_width"
+                f"batch.{s.name}.latent is {tuple(m.latent.shape)}; expected ({size}, N, "
+                f"{config.token_width(s.group)}) from the batch size and model.{s.group}_width"
             )
-        segments.append(Segment(name, group, size, m.tokens, row, start))
-        row, start = row + size * m.tokens, start + m.tokens
     device = next(iter(present.values())).latent.device
-    tiling, known = None, {}
+    tiling: Tiling | None = None
+    known: dict[Rule, TilePattern] = {}
     if cache is None and not config.attention.is_dense:
         tiling, known = tile(batch, segments, config.attention)
         present, raster = reorder(present, segments, tiling.order.to(device))
@@ -124,9 +122,9 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
         level_of_run.append(index)
         runs.append(Runs(s.rows, size, per_run.shape[1], None if by_run else index))
     return Packing(
-        segments=tuple(segments),
+        segments=segments,
         batch=size,
-        tokens=start,
+        tokens=sum(s.tokens for s in segments),
         cosine=angles.cos().to(device),
         sine=angles.sin().to(device),
         modalities=present,
@@ -140,8 +138,17 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
     )
 
 
+def plan_segments(batch: Batch) -> tuple[Segment, ...]:
+    """Where the modalities of a batch lie, in packing order."""
+    segments, row, start = [], 0, 0
+    for name, m in batch.modalities().items():
+        segments.append(Segment(name, GROUP_OF[name], batch.size, m.tokens, row, start))
+        row, start = row + batch.size * m.tokens, start + m.tokens
+    return tuple(segments)
+
+
 def tile(
-    batch: Batch, segments: list[Segment], attention: AttentionConfig
+    batch: Batch, segments: tuple[Segment, ...], attention: AttentionConfig
 ) -> tuple[Tiling, dict[Rule, TilePattern]]:
     """The tiles of a batch's sequence, and the patterns found so far for them; both are remembered.
 
@@ -155,7 +162,9 @@ def tile(
     parts = []
     for s in segments:
         shape = batch.video_shape if s.name == "video" else None
-        parts.append((s.name, s.tokens, shape.grid if shape is not None and shape.tokens == s.tokens else None))
+        parts.append(
+            (s.name, s.tokens, shape.grid if shape is not None and shape.tokens == s.tokens else None)
+        )
     return cached_tiling(
         tuple(parts),
         clock.contiguous().numpy().tobytes(),
@@ -166,7 +175,7 @@ def tile(
 
 
 def reorder(
-    present: dict[str, Modality], segments: list[Segment], order: Tensor
+    present: dict[str, Modality], segments: tuple[Segment, ...], order: Tensor
 ) -> tuple[dict[str, Modality], dict[str, Tensor]]:
     """The modalities in tile order, and per modality that this changes the way back to its raster."""
     found, raster = dict(present), {}

@@ -21,7 +21,7 @@ from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.model import Transformer, TransformerConfig
 from sora2.model import build as build_transformer
-from sora2.model.flops import count_parameters, forward_flops
+from sora2.model.flops import attention_pairs, count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.train.render import SampleRenderer
@@ -56,7 +56,8 @@ class DiffusionRecipe(Recipe):
 
     def forward_flops(self, batch: Batch) -> float:
         tokens = {name: m.tokens for name, m in batch.modalities().items()}
-        return batch.size * forward_flops(self.model.config, tokens)
+        pairs = attention_pairs(self.model.config, batch)
+        return batch.size * forward_flops(self.model.config, tokens, attention_pairs=pairs)
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
         weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
