@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
+from sora2.kernels.triton.interpreter import allow_numpy_2_4
 from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -33,20 +34,7 @@ def test_gate(reports: dict[str, dict], gate: str) -> None:
     assert reports[gate]["passed"], reports[gate]["message"]
 
 
-def _allow_numpy_2_4() -> None:
-    """NumPy 2.4 refuses int() of the arrays of one element in which Triton 3.6's interpreter keeps loop bounds."""
-    from triton.runtime import interpreter
-
-    original = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope) -> None:
-        original(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    interpreter._patch_lang_tensor = patched
-
-
 if __name__ == "__main__":
-    _allow_numpy_2_4()
+    allow_numpy_2_4()
     for report in run_gates(Bench.interpreter(), GATES + TOKEN_GATES):
         print(json.dumps(vars(report)), flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from sora2.errors import UserError
 from sora2.kernels.pattern import TilePattern
 from sora2.kernels.triton import launch
 from sora2.kernels.triton.blocks import DTYPES, HEADS
+from sora2.kernels.triton.interpreter import interpreted
 from sora2.kernels.triton.lists import KernelPattern
 
 #: Oldest GPU with bf16 matrix products and asynchronous copies.
@@ -44,11 +44,6 @@ def unavailable(device: torch.device | str) -> str | None:
     if capability < OLDEST:
         return f"Triton kernels need compute capability {OLDEST}; {torch.cuda.get_device_name(device)} has {capability}"
     return None
-
-
-def interpreted() -> bool:
-    """Whether Triton runs its kernels in its CPU interpreter: slow, for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def triton_attention(

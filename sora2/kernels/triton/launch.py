@@ -56,7 +56,7 @@ def forward(
     return out, lse
 
 
-def backward(
+def query_gradient(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -64,17 +64,16 @@ def backward(
     v: Tensor,
     out: Tensor,
     lse: Tensor,
+    delta: Tensor,
     problem: Problem,
-    cut_query: Blocks | None = None,
-    cut_key: Blocks | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dQ, dK, dV like q, k and v. `grad_lse` (B, H, N) is the gradient of the log2-sum-exp2, None for zero."""
-    from sora2.kernels.triton.backward import key_gradient_kernel, query_gradient_kernel
+    cut: Blocks | None = None,
+) -> Tensor:
+    """dQ like q; fills `delta` (B, H, N) for `key_gradient`. `grad_lse` is of the log2-sum-exp2, None for zero."""
+    from sora2.kernels.triton.backward import query_gradient_kernel
 
     b, h, n, d = q.shape
-    grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
-    delta = torch.empty_like(lse)
-    cut = (cut_query or blocks("query_gradient", q.dtype, d)).fit(problem.query_size, problem.key_size)
+    grad_q = torch.empty_like(q)
+    cut = (cut or blocks("query_gradient", q.dtype, d)).fit(problem.query_size, problem.key_size)
     lists = problem.lists[:LISTS]
     row_parts = -(-problem.query_size // cut.queries)
     tiles = lists[0].shape[0] - 1
@@ -91,10 +90,29 @@ def backward(
             EVEN=problem.key_size % cut.keys == 0,
             **_constants(problem, q, cut),
         )
-        cut = (cut_key or blocks("key_gradient", q.dtype, d)).fit(problem.query_size, problem.key_size)
-        lists = problem.lists[LISTS:]
-        row_parts = -(-problem.key_size // cut.keys)
-        tiles = lists[0].shape[0] - 1
+    return grad_q
+
+
+def key_gradient(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    problem: Problem,
+    cut: Blocks | None = None,
+) -> tuple[Tensor, Tensor]:
+    """dK and dV like k and v."""
+    from sora2.kernels.triton.backward import key_gradient_kernel
+
+    b, h, n, d = q.shape
+    grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
+    cut = (cut or blocks("key_gradient", q.dtype, d)).fit(problem.query_size, problem.key_size)
+    lists = problem.lists[LISTS:]
+    row_parts = -(-problem.key_size // cut.keys)
+    tiles = lists[0].shape[0] - 1
+    with _device(q):
         key_gradient_kernel[(tiles * row_parts * h * b,)](
             *(q, k, v, grad_out, lse, delta, grad_k, grad_v),
             *_ranks(problem, q),
@@ -107,7 +125,23 @@ def backward(
             EVEN=problem.query_size % cut.queries == 0,
             **_constants(problem, q, cut),
         )
-    return grad_q, grad_k, grad_v
+    return grad_k, grad_v
+
+
+def backward(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    problem: Problem,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dQ, dK and dV."""
+    delta = torch.empty_like(lse)
+    grad_q = query_gradient(grad_out, grad_lse, q, k, v, out, lse, delta, problem)
+    return grad_q, *key_gradient(grad_out, q, k, v, lse, delta, problem)
 
 
 def empty_output(q: Tensor) -> tuple[Tensor, Tensor]:
