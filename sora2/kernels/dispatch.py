@@ -221,8 +221,8 @@ def _automatic(call: Call) -> Choice:
 
 
 def _waste(call: Call, backend: str) -> str | None:
-    """What a backend does needlessly for this call, None when nothing worth a warning."""
-    if call.pattern is None or backend not in ("sdpa", "reference"):
+    """What a backend does needlessly for this call, None when nothing worth a warning. The reference is no kernel."""
+    if call.pattern is None or backend != "sdpa":
         return None
     n, m = call.q.shape[2], call.k.shape[2]
     return f"a mask of {n} x {m} and all of its pairs, of which {call.pattern.density:.3f} count"
