@@ -27,7 +27,7 @@ class Chunk:
     """The tokens of a film in one stretch of `chunk_seconds`."""
 
     index: int  # it covers [index, index + 1) * chunk_seconds
-    tokens: dict[str, Tensor]  # stream -> (n,) raster indices, in tile order
+    tokens: dict[str, Tensor]  # stream of the film -> (n,) raster indices, in tile order; n may be 0
     tiles: Tensor  # (tiles,) int64 of the film's tiling
 
     @property
@@ -35,12 +35,12 @@ class Chunk:
         return sum(len(index) for index in self.tokens.values())
 
     def of(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Per stream of the chunk, its tokens of (B, N, ...)."""
+        """Per stream, the chunk's tokens of (B, N, ...)."""
         return {n: values[n].index_select(1, i.to(values[n].device)) for n, i in self.tokens.items()}
 
     def take(self, batch: Batch) -> Batch:
-        """The same batch with the chunk's tokens of video and audio only; a stream without any is absent."""
-        changes: dict[str, Modality | None] = dict.fromkeys(OUTPUTS)
+        """The same batch with the chunk's tokens of video and audio only."""
+        changes = {}
         for name, index in self.tokens.items():
             m = getattr(batch, name)
             index = index.to(m.latent.device)
@@ -119,7 +119,7 @@ def _tokens(tiling: Tiling, segments: tuple[Segment, ...], index: int) -> dict[s
     found = {}
     for s in segments:
         mine = tiling.rank[0, s.sequence] == index
-        if s.name in OUTPUTS and bool(mine.any()):
+        if s.name in OUTPUTS:
             found[s.name] = tiling.order[s.sequence][mine] - s.start
     return found
 
@@ -170,11 +170,10 @@ class Stream:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Velocities of the current chunk's tokens, given as `chunk.take` gives them, at any levels."""
-        bare = Batch(video=batch.video, audio=batch.audio)
-        if self.clock:
-            moved = {n: _set_back(m, self.clock) for n, m in bare.modalities().items()}
-            bare = bare.replace(**moved)
-        return self.model(bare, self.cache)
+        streams = {n: getattr(batch, n) for n in self.chunk.tokens}
+        shown = Batch(**{n: _set_back(m, self.clock) for n, m in streams.items() if m.tokens})
+        velocity = self.model(shown, self.cache)
+        return {n: velocity[n] if n in velocity else torch.zeros_like(m.latent) for n, m in streams.items()}
 
     def advance(self, clean: Batch) -> None:
         """Keep the current chunk, finished: its tokens as later chunks are to see them, at level 0. Go to the next."""

@@ -84,7 +84,9 @@ def padding(m=N):
 def test_dense_backends_equal_the_reference(backend, dtype, padded):
     x = inputs(dtype)
     options = {"key_mask": padding() if padded else None}
-    assert_equal(run(*x, backend=backend, **options), run(*x, backend="reference", **options), TOLERANCE[dtype])
+    assert_equal(
+        run(*x, backend=backend, **options), run(*x, backend="reference", **options), TOLERANCE[dtype]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -109,7 +111,10 @@ def test_large_activations_keep_their_gradients(scale):
 def test_rows_of_very_low_scores_keep_their_gradients():
     """All scores of a row far below -88, where exp underflows: only differences of scores may count."""
     q, k, v = (t.detach() for t in inputs())
-    low = [torch.cat([q, torch.full_like(q[..., :1], 40.0)], -1), torch.cat([k, torch.full_like(k[..., :1], -40.0)], -1)]
+    low = [
+        torch.cat([q, torch.full_like(q[..., :1], 40.0)], -1),
+        torch.cat([k, torch.full_like(k[..., :1], -40.0)], -1),
+    ]
     low, wide = [*low, torch.cat([v, torch.zeros_like(v[..., :1])], -1)], patterns()["causal_window"]
     lse = attention(*low, wide, return_lse=True, scale=0.25)[1]
     assert float(lse.max()) < -88
@@ -269,7 +274,10 @@ def test_what_ran_is_on_record_and_waste_is_said_aloud():
         ({"return_lse": True}, "does not give the log-sum-exp"),
         ({"key_mask": torch.ones(B, N + 1, dtype=torch.bool)}, "key_mask must be bool"),
         ({"key_mask": torch.ones(B, N)}, "key_mask must be bool"),
-        ({"pattern": dense_pattern(Tiles.regular(N + 1, 8))}, f"of {N + 1} queries and {N + 1} keys; q has {N}"),
+        (
+            {"pattern": dense_pattern(Tiles.regular(N + 1, 8))},
+            f"of {N + 1} queries and {N + 1} keys; q has {N}",
+        ),
     ],
 )
 def test_impossible_requests_say_what_is_possible(change, message):

@@ -31,7 +31,9 @@ def test_tile_order_is_a_permutation_that_keeps_boxes_together():
     boxes = Boxes.of(GRID, TILE)
     order = boxes.order()
     assert torch.equal(order.sort().values, torch.arange(210))
-    place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in GRID), indexing="ij"), -1).view(-1, 3)[order]
+    place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in GRID), indexing="ij"), -1).view(-1, 3)[
+        order
+    ]
     box = place // torch.tensor(TILE)
     expected = boxes.coordinates().repeat_interleave(boxes.sizes(), dim=0)
     assert torch.equal(box, expected)
@@ -45,7 +47,9 @@ def test_the_default_rule_is_everything():
 
 def test_causality_by_chunks():
     t = tiling(0.5)
-    chunk = torch.cat([torch.full((TEXT,), -1.0), (VIDEO_SECONDS / 0.5).floor(), (AUDIO_SECONDS / 0.5).floor()])
+    chunk = torch.cat(
+        [torch.full((TEXT,), -1.0), (VIDEO_SECONDS / 0.5).floor(), (AUDIO_SECONDS / 0.5).floor()]
+    )
     pattern = t.pattern(Rule())
     assert torch.equal(in_raster(t, pattern), chunk <= chunk[:, None])
     assert pattern.key_rank is None  # tiles end where chunks end: no comparison is left to kernels
@@ -113,9 +117,7 @@ def test_lists_are_transposed_sorted_and_classified(chunk_seconds):
 def test_padding_hides_keys_of_its_own_sample_only():
     mask = torch.rand(3, N, generator=torch.Generator().manual_seed(0)) > 0.3
     pattern = tiling(0.5).pattern(Rule((3, 1, 1)))
-    assert torch.equal(
-        pattern.with_padding(mask).allowed(3, 1), pattern.allowed() & mask[:, None, None, :]
-    )
+    assert torch.equal(pattern.with_padding(mask).allowed(3, 1), pattern.allowed() & mask[:, None, None, :])
 
 
 def test_clocks_that_differ_within_a_batch():
@@ -173,10 +175,15 @@ def test_any_pattern_can_be_drawn(tmp_path):
         (lambda: Tiles.of_lengths([3, 0]), "at least one token"),
         (lambda: Tiles.regular(10, 0), "too small"),
         (lambda: Tiling.of([Part("video", torch.zeros(1, 11), (2, 2, 3))], TILE, 8), "do not fill the grid"),
-        (lambda: Tiling.of([Part("video", torch.zeros(1, 12))], TILE, 8).pattern(Rule((1, 1, 1))), "video_shape"),
+        (
+            lambda: Tiling.of([Part("video", torch.zeros(1, 12))], TILE, 8).pattern(Rule((1, 1, 1))),
+            "video_shape",
+        ),
         (lambda: tiling().pattern(Rule()).with_padding(torch.ones(1, 3, dtype=torch.bool)), "has 259 keys"),
         (
-            lambda: TilePattern.of_matrix(Tiles.regular(8, 4), Tiles.regular(8, 4), torch.ones(1, 3, 2).bool()),
+            lambda: TilePattern.of_matrix(
+                Tiles.regular(8, 4), Tiles.regular(8, 4), torch.ones(1, 3, 2).bool()
+            ),
             "expected",
         ),
     ],

@@ -326,8 +326,16 @@ def test_configuration_survives_plain_values():
 
 
 def test_configurations_of_before_are_read():
-    old = {"width": 32, "heads": 2, "pattern": "block_causal", "chunk_seconds": 0.3, "attention_backend": "sdpa"}
-    assert from_mapping(TransformerConfig, upgrade(old)).attention == AttentionConfig(0.3, dense_backend="sdpa")
+    old = {
+        "width": 32,
+        "heads": 2,
+        "pattern": "block_causal",
+        "chunk_seconds": 0.3,
+        "attention_backend": "sdpa",
+    }
+    assert from_mapping(TransformerConfig, upgrade(old)).attention == AttentionConfig(
+        0.3, dense_backend="sdpa"
+    )
     full = from_mapping(TransformerConfig, upgrade({**old, "pattern": "full", "attention_backend": "auto"}))
     assert full.attention == AttentionConfig()
     assert upgrade(to_mapping(full)) == to_mapping(full)
@@ -357,7 +365,9 @@ def test_tile_order_is_not_seen_from_outside(model):
 def test_a_window_is_what_a_token_can_reach():
     """One layer, windows of one tile: the gradient of a video token reaches its tile, all text, near sound."""
     attention = AttentionConfig(layers=(Rule((1, 1, 1), 0.08),), tile=(1, 1, 2), flat_tile=4)
-    network = _awake(Transformer(replace(TINY, attention=attention, depth=1), torch.Generator().manual_seed(0)))
+    network = _awake(
+        Transformer(replace(TINY, attention=attention, depth=1), torch.Generator().manual_seed(0))
+    )
     batch = _batch().replace(video_shape=VIDEO)
     latents = {n: getattr(batch, n).latent.clone().requires_grad_() for n in ("text", "video", "audio")}
     batch = batch.replace(**{n: getattr(batch, n).replace(latent=x) for n, x in latents.items()})
