@@ -41,10 +41,11 @@ def launches(machine: Machine, shape: Shape) -> dict[str, Callable[[Blocks], Any
 def tune(machine: Machine, shapes: tuple[Shape, ...]) -> list[dict[str, Any]]:
     """Milliseconds of each attention kernel under other blocks, warps and stages; fastest first."""
     options = [
-        (queries, keys, warps, stages)
+        (queries, keys, warps, stages, maps)
         for queries, keys in ((128, 128), (128, 64), (64, 128), (64, 64))
         for warps in (4, 8)
-        for stages in (2, 3, 4)
+        for stages in (2, 3)
+        for maps in (False, True)
     ]
     if machine.dry:
         options = options[:2]

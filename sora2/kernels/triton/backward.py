@@ -19,6 +19,10 @@ def _query_blocks(
     delta,
     k,
     v,
+    k_tiles,
+    v_tiles,
+    batch,
+    head,
     q_rank,
     k_rank,
     begin,
@@ -48,9 +52,13 @@ def _query_blocks(
             inside = offset < tl.load(count + pair)
             key = tl.load(k_at, mask=inside[:, None], other=0.0)
             value = tl.load(v_at, mask=inside[:, None], other=0.0)
-        else:
+        elif k_tiles is None:
             key = tl.load(k_at)
             value = tl.load(v_at)
+        else:
+            first_row = base.to(tl.int32) + (i % PARTS) * BLOCK_N
+            key = k_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(BLOCK_N, HEAD)
+            value = v_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(BLOCK_N, HEAD)
         score = tl.dot(query, tl.trans(key), out_dtype=ACC, input_precision=PRECISION)
         weight = tl.exp2(score * SCALE - level[:, None])
         if MASKED:
@@ -70,6 +78,8 @@ def query_gradient_kernel(
     q,
     k,
     v,
+    k_tiles,
+    v_tiles,
     out,
     grad_out,
     lse,
@@ -162,12 +172,12 @@ def query_gradient_kernel(
     last = tl.load(pointer + line + 1)
     grad = tl.zeros([BLOCK_M, HEAD], ACC)
     grad = _query_blocks(
-        grad, query, row_grad, level, row_delta, k, v, row_rank, k_rank, begin, count,
-        first, split, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, False, RANKED, ACC, PRECISION,
+        grad, query, row_grad, level, row_delta, k, v, k_tiles, v_tiles, batch, head, row_rank, k_rank,
+        begin, count, first, split, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, False, RANKED, ACC, PRECISION,
     )  # fmt: skip
     grad = _query_blocks(
-        grad, query, row_grad, level, row_delta, k, v, row_rank, k_rank, begin, count,
-        split, last, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, True, RANKED, ACC, PRECISION,
+        grad, query, row_grad, level, row_delta, k, v, k_tiles, v_tiles, batch, head, row_rank, k_rank,
+        begin, count, split, last, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, True, RANKED, ACC, PRECISION,
     )  # fmt: skip
     grad_q += batch * d_batch + head * d_head
     grad *= FACTOR
@@ -184,6 +194,10 @@ def _key_blocks(
     value,
     q,
     grad_out,
+    q_tiles,
+    g_tiles,
+    batch,
+    head,
     lse,
     delta,
     q_rank,
@@ -219,8 +233,17 @@ def _key_blocks(
             level = tl.load(lse + base + offset, mask=inside, other=float("inf"))
             row_delta = tl.load(delta + base + offset, mask=inside, other=0.0)
         else:
-            query = tl.load(q_at)
-            row_grad = tl.load(g_at)
+            if q_tiles is None:
+                query = tl.load(q_at)
+                row_grad = tl.load(g_at)
+            else:
+                first_row = base.to(tl.int32) + (i % PARTS) * BLOCK_M
+                query = q_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(
+                    BLOCK_M, HEAD
+                )
+                row_grad = g_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(
+                    BLOCK_M, HEAD
+                )
             level = tl.load(lse + base + offset)
             row_delta = tl.load(delta + base + offset)
         score = tl.dot(key, tl.trans(query), out_dtype=ACC, input_precision=PRECISION)
@@ -248,6 +271,8 @@ def key_gradient_kernel(
     k,
     v,
     grad_out,
+    q_tiles,
+    g_tiles,
     lse,
     delta,
     grad_k,
@@ -332,12 +357,14 @@ def key_gradient_kernel(
     grad_key = tl.zeros([BLOCK_N, HEAD], ACC)
     grad_value = tl.zeros([BLOCK_N, HEAD], ACC)
     grad_key, grad_value = _key_blocks(
-        grad_key, grad_value, key, value, q, grad_out, lse, delta, q_rank, row_rank, inside, begin, count,
-        first, split, q_stride, g_stride, SCALE, PARTS, BLOCK_M, HEAD, False, RANKED, ACC, PRECISION,
+        grad_key, grad_value, key, value, q, grad_out, q_tiles, g_tiles, batch, head, lse, delta, q_rank, row_rank,
+        inside, begin, count, first, split, q_stride, g_stride,
+        SCALE, PARTS, BLOCK_M, HEAD, False, RANKED, ACC, PRECISION,
     )  # fmt: skip
     grad_key, grad_value = _key_blocks(
-        grad_key, grad_value, key, value, q, grad_out, lse, delta, q_rank, row_rank, inside, begin, count,
-        split, last, q_stride, g_stride, SCALE, PARTS, BLOCK_M, HEAD, True, RANKED, ACC, PRECISION,
+        grad_key, grad_value, key, value, q, grad_out, q_tiles, g_tiles, batch, head, lse, delta, q_rank, row_rank,
+        inside, begin, count, split, last, q_stride, g_stride,
+        SCALE, PARTS, BLOCK_M, HEAD, True, RANKED, ACC, PRECISION,
     )  # fmt: skip
     grad_k += batch * d_batch + head * d_head
     grad_v += batch * e_batch + head * e_head

@@ -23,6 +23,7 @@ class Blocks:
     keys: int
     warps: int
     stages: int
+    tensor_maps: bool = False  # whole tiles by the bulk copy engine of sm_90 (TMA)
 
     def fit(self, query_size: int, key_size: int) -> Blocks:
         """Blocks for tiles of these sizes: they divide the tile where they can, so that whole tiles need no mask."""
@@ -31,8 +32,8 @@ class Blocks:
 
 #: (kernel, bytes per element, head size) -> blocks. Smaller heads use the entry of 64.
 TABLE: dict[tuple[str, int, int], Blocks] = {
-    ("forward", 2, 128): Blocks(128, 128, 8, 2),
-    ("query_gradient", 2, 128): Blocks(128, 64, 8, 2),
+    ("forward", 2, 128): Blocks(128, 128, 8, 3),
+    ("query_gradient", 2, 128): Blocks(128, 64, 8, 3),
     ("key_gradient", 2, 128): Blocks(64, 128, 8, 2),
     ("forward", 2, 64): Blocks(128, 128, 8, 3),
     ("query_gradient", 2, 64): Blocks(128, 128, 8, 2),

@@ -20,6 +20,10 @@ def _blocks(
     query,
     k,
     v,
+    k_tiles,
+    v_tiles,
+    batch,
+    head,
     q_rank,
     k_rank,
     begin,
@@ -49,9 +53,13 @@ def _blocks(
             inside = offset < tl.load(count + pair)
             key = tl.load(k_at, mask=inside[:, None], other=0.0)
             value = tl.load(v_at, mask=inside[:, None], other=0.0)
-        else:
+        elif k_tiles is None:
             key = tl.load(k_at)
             value = tl.load(v_at)
+        else:
+            first_row = base.to(tl.int32) + (i % PARTS) * BLOCK_N
+            key = k_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(BLOCK_N, HEAD)
+            value = v_tiles.load([batch.to(tl.int32), head.to(tl.int32), first_row, 0]).reshape(BLOCK_N, HEAD)
         score = tl.dot(query, tl.trans(key), out_dtype=ACC, input_precision=PRECISION)
         if MASKED:
             seen = inside[None, :]
@@ -78,6 +86,8 @@ def forward_kernel(
     q,
     k,
     v,
+    k_tiles,
+    v_tiles,
     out,
     lse,
     q_rank,
@@ -150,12 +160,12 @@ def forward_kernel(
     split = first + tl.load(full + line) if EVEN else first
     last = tl.load(pointer + line + 1)
     acc, total, peak = _blocks(
-        acc, total, peak, query, k, v, row_rank, k_rank, begin, count, first, split,
-        k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, False, RANKED, ACC, PRECISION,
+        acc, total, peak, query, k, v, k_tiles, v_tiles, batch, head, row_rank, k_rank, begin, count,
+        first, split, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, False, RANKED, ACC, PRECISION,
     )  # fmt: skip
     acc, total, peak = _blocks(
-        acc, total, peak, query, k, v, row_rank, k_rank, begin, count, split, last,
-        k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, True, RANKED, ACC, PRECISION,
+        acc, total, peak, query, k, v, k_tiles, v_tiles, batch, head, row_rank, k_rank, begin, count,
+        split, last, k_stride, v_stride, SCALE, PARTS, BLOCK_N, HEAD, True, RANKED, ACC, PRECISION,
     )  # fmt: skip
 
     seen = total != 0  # true for NaN, which must stay visible

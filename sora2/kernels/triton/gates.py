@@ -10,14 +10,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sora2.kernels.pattern import TilePattern, concatenate, dense_pattern
 from sora2.kernels.tiles import Tiles
-from sora2.kernels.triton import KernelError, KernelPattern, triton_attention
+from sora2.kernels.triton import KernelError, KernelPattern, launch, triton_attention
+from sora2.kernels.triton.blocks import blocks
 
 #: Largest relative error (Frobenius norm) of the output and of each gradient against float64.
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-5, torch.float64: 1e-12}
@@ -220,6 +221,34 @@ def repeats_are_identical(bench: Bench) -> None:
             assert torch.equal(a, b), f"repeat {i} differs"
 
 
+def bulk_copies_change_nothing(bench: Bench) -> None:
+    """Whole tiles read by the bulk copy engine (TMA, sm_90) instead of by threads give the same bits."""
+    if bench.device == "cuda" and torch.cuda.get_device_capability() < (9, 0):
+        return
+    pattern = dense_pattern(Tiles.of_lengths([bench.tile // 2, bench.tile]))
+    dtype = bench.dtypes[-1] if bench.device == "cpu" else bench.dtypes[0]
+    inputs = draw(bench, (2, 2, pattern.queries.tokens, bench.heads[-1]), pattern.keys.tokens, dtype)
+    q, k, v = (x.contiguous() for x in inputs)
+    p = KernelPattern.of(pattern.to(bench.device), q.device)
+    problem = launch.Problem(
+        p.tensors(), p.query_rank, p.key_rank, p.query_size, p.key_size, p.groups, q.shape[-1] ** -0.5
+    )
+    grad = torch.randn_like(q)
+    answers = []
+    for maps in (False, True):
+        cuts = {
+            name: replace(blocks(name, q.dtype, q.shape[-1]), tensor_maps=maps)
+            for name in ("forward", "query_gradient", "key_gradient")
+        }
+        out, lse = launch.forward(q, k, v, problem, cuts["forward"])
+        delta = torch.empty_like(lse)
+        dq = launch.query_gradient(grad, None, q, k, v, out, lse, delta, problem, cuts["query_gradient"])
+        dk, dv = launch.key_gradient(grad, q, k, v, lse, delta, problem, cuts["key_gradient"])
+        answers.append((out, lse, dq, dk, dv))
+    for a, b in zip(*answers, strict=True):
+        assert torch.equal(a, b)
+
+
 def numerical_gradients(bench: Bench) -> None:
     """gradcheck in float64, of the output and of the log-sum-exp."""
     tiles = Tiles.of_lengths([16, 7])
@@ -235,7 +264,7 @@ def numerical_gradients(bench: Bench) -> None:
 def packed_is_separate(bench: Bench) -> None:
     """Samples packed behind each other give the bits that they give alone, cut into tiles of the same size."""
     t = bench.tile
-    patterns = [dense_pattern(Tiles.regular(n, t)) for n in (t + 1, t + t // 2, 2 * t)]
+    patterns = [dense_pattern(Tiles.regular(n, t)) for n in (t + 1, 2 * t)]
     lengths = [p.queries.tokens for p in patterns]
     inputs = draw(bench, (1, 2, sum(lengths), bench.heads[0]), dtype=bench.dtypes[0])
     grad_out = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(3)).to(inputs[0])
@@ -368,6 +397,7 @@ GATES: tuple[Callable[[Bench], None], ...] = (
     low_log_sum_exp,
     poisoned_outputs,
     repeats_are_identical,
+    bulk_copies_change_nothing,
     numerical_gradients,
     packed_is_separate,
     padded_is_unpadded,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def forward(
     tiles = lists[0].shape[0] - 1
     with _device(q):
         forward_kernel[(tiles * row_parts * h * b,)](
-            *(q, k, v, out, lse),
+            *(q, k, v, *_tensor_maps(cut, cut.keys, k, v), out, lse),
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, out),
@@ -79,7 +80,7 @@ def query_gradient(
     tiles = lists[0].shape[0] - 1
     with _device(q):
         query_gradient_kernel[(tiles * row_parts * h * b,)](
-            *(q, k, v, out, grad_out, lse, grad_lse, delta, grad_q),
+            *(q, k, v, *_tensor_maps(cut, cut.keys, k, v), out, grad_out, lse, grad_lse, delta, grad_q),
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, out, grad_out, grad_q),
@@ -114,7 +115,7 @@ def key_gradient(
     tiles = lists[0].shape[0] - 1
     with _device(q):
         key_gradient_kernel[(tiles * row_parts * h * b,)](
-            *(q, k, v, grad_out, lse, delta, grad_k, grad_v),
+            *(q, k, v, grad_out, *_tensor_maps(cut, cut.queries, q, grad_out), lse, delta, grad_k, grad_v),
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, grad_out, grad_k, grad_v),
@@ -166,6 +167,15 @@ def _constants(problem: Problem, q: Tensor, cut: Blocks) -> dict:
         "num_warps": cut.warps,
         "num_stages": cut.stages,
     }
+
+
+def _tensor_maps(cut: Blocks, rows: int, *tensors: Tensor) -> list[Any]:
+    """What the bulk copy engine needs to know of each tensor, where it is used."""
+    if not cut.tensor_maps:
+        return [None] * len(tensors)
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return [TensorDescriptor.from_tensor(t, [1, 1, rows, t.shape[-1]]) for t in tensors]
 
 
 def _strides(*tensors: Tensor) -> list[int]:

@@ -61,7 +61,7 @@ def compile_kernel(
             continue
         signature[name] = "fp32" if name in floats else pointers.get(name, "i32")
         of_16 = name.endswith(("_batch", "_head", "_stride", "width")) and not name.startswith("group")
-        if name in pointers or of_16:
+        if pointers.get(name, "").startswith("*") or of_16:
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     done = triton.compile(
@@ -101,6 +101,12 @@ def compile_attention(
         "PRECISION": "tf32x3" if dtype == torch.float32 else "ieee",
         "grad_lse": None,
     }
+    rows = cut.queries if name == "key_gradient" else cut.keys
+    for side in ("k_tiles", "v_tiles", "q_tiles", "g_tiles"):
+        if cut.tensor_maps:
+            names[side] = f"tensordesc<{_DTYPES[dtype]}[1, 1, {rows}, {head}]>"
+        else:
+            constants[side] = None
     constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
     return compile_kernel(
         kernel,
