@@ -30,7 +30,7 @@ from gpu_tokens import bench_tokens
 from gpu_tune import tune
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
-from sora2.kernels.triton.interpreter import allow_numpy_2_4, interpreted
+from sora2.kernels.triton.interpreter import interpreted, repair
 from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 RESULTS = Path(__file__).parent / "results" / "kernels_gpu.json"
@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None, help=f"JSON file, by default {RESULTS}")
     args = parser.parse_args()
     if interpreted():
-        allow_numpy_2_4()
+        repair()
     machine = Machine(args.dry_run)
     every = args.dry_run or not (args.gates or args.bench or args.tokens or args.tune)
     shapes = TINY if args.dry_run else tuple(s for s in SHAPES if s.name in args.shapes)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 KERNELS = ("forward", "query_gradient", "key_gradient")
 
 
-@pytest.mark.parametrize("head", [64, 128])
+@pytest.mark.parametrize("head", [pytest.param(64, marks=pytest.mark.slow), 128])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_attention_in_16_bits_uses_warpgroup_products_and_spills_nothing(kernel: str, head: int) -> None:
     report = compile_attention(kernel, torch.bfloat16, head)
@@ -22,7 +22,9 @@ def test_attention_in_16_bits_uses_warpgroup_products_and_spills_nothing(kernel:
     assert report.shared <= SHARED_LIMIT, report
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel", [*(pytest.param(k, marks=pytest.mark.slow) for k in KERNELS[:2]), KERNELS[2]]
+)
 def test_attention_in_float32_spills_nothing(kernel: str) -> None:
     report = compile_attention(kernel, torch.float32, 128)
     assert report.local_accesses == 0, report

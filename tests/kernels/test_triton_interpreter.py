@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
-from sora2.kernels.triton.interpreter import allow_numpy_2_4
+from sora2.kernels.triton.interpreter import repair
 from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -35,6 +35,6 @@ def test_gate(reports: dict[str, dict], gate: str) -> None:
 
 
 if __name__ == "__main__":
-    allow_numpy_2_4()
+    repair()
     for report in run_gates(Bench.interpreter(), GATES + TOKEN_GATES):
         print(json.dumps(vars(report)), flush=True)

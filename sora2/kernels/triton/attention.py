@@ -157,8 +157,8 @@ def _(q, k, v, lists, query_rank, key_rank, sizes, scale):  # type: ignore[no-un
 )
 def _backward(grad_out, grad_lse, q, k, v, out, lse, lists, query_rank, key_rank, sizes, scale):  # type: ignore[no-untyped-def]
     problem = launch.Problem(lists, query_rank, key_rank, *sizes, scale)
-    if grad_out.stride(3) != 1 or grad_out.data_ptr() % ALIGNMENT:
-        grad_out = grad_out.contiguous()
+    if _misaligned(grad_out, k, v) is not None:
+        grad_out = grad_out.clone(memory_format=torch.contiguous_format)
     if grad_lse is not None:
         grad_lse = (grad_lse * math.log2(math.e)).contiguous()
     return launch.backward(grad_out, grad_lse, q, k, v, out, lse, problem)
