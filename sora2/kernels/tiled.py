@@ -1,6 +1,6 @@
 """Tile-sparse attention on the CPU, exact, with a backward: time falls with the density of the pattern.
 
-Query tiles with the same list of key tiles are one step: their keys are gathered (once, into a buffer as long as
+Query tiles with the same list of key tiles are one step: their keys are gathered (into a buffer as long as
 the list) and PyTorch's flash kernel does the rest, over samples and heads. The backward runs the same steps through
 the kernel's own backward and adds each step's key gradients into place. Nothing of the size of the gathered keys is
 kept between forward and backward.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ from sora2.kernels.tiles import Tiles
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-#: Tokens of a sequence, as a range where they lie together and as indices where not.
-Index = slice | Tensor
+#: Tokens of a sequence, as the ranges in which they lie together: copied whole, twice as fast as row by row.
+Runs = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Step:
 
     samples: slice
     heads: slice
-    queries: Index
-    keys: Index
+    queries: Runs
+    keys: Runs
     hidden: Tensor | None  # (1 or B, 1, n, m) bool: pairs that are not seen; None = all are
     dead: Tensor | None  # (1 or B, 1, n, 1) bool: queries that see nothing; None = all see something
 
@@ -78,7 +79,7 @@ class _Tiled(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, steps: list[Step], scale: float
     ) -> tuple[Tensor, Tensor]:
-        out = torch.zeros(q.shape, dtype=q.dtype)  # (B, H, N, D)
+        out = blank(q, steps)  # (B, H, N, D)
         raw = torch.zeros(q.shape[:3], dtype=q.dtype)  # log-sum-exp as the kernel gives it
         lse = torch.full(q.shape[:3], float("-inf"), dtype=q.dtype)
         for s in steps:
@@ -99,7 +100,11 @@ class _Tiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, out, raw = ctx.saved_tensors
-        gq, gk, gv = (torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v))
+        gq, gk, gv = (
+            blank(q, ctx.steps),
+            torch.zeros(k.shape, dtype=k.dtype),
+            torch.zeros(v.shape, dtype=v.dtype),
+        )
         for s in ctx.steps:
             so, sg, sl = (take(x, s, s.queries) for x in (out, grad, raw))
             if s.dead is not None:
@@ -110,23 +115,47 @@ class _Tiled(torch.autograd.Function):
             )
             put(gq, s, dq)
             for total, part in ((gk, dk), (gv, dv)):
-                total = total[s.samples, s.heads]
-                if isinstance(s.keys, slice):
-                    total[:, :, s.keys] += part
-                else:
-                    total.index_add_(2, s.keys, part)
+                for run, values in pieces(total, s, s.keys, part):
+                    run += values
         return gq, gk, gv, None, None
 
 
-def take(x: Tensor, step: Step, tokens: Index) -> Tensor:
-    """The step's samples, heads and `tokens` of (B, H, N, ...), rows contiguous."""
+def blank(q: Tensor, steps: list[Step]) -> Tensor:
+    """(B, H, N, D) for the steps to fill, contiguous; zero where they leave queries out."""
+    written = sum(
+        len(range(*s.samples.indices(q.shape[0])))
+        * len(range(*s.heads.indices(q.shape[1])))
+        * sum(run.stop - run.start for run in s.queries)
+        for s in steps
+    )
+    return (torch.empty if written == q[..., 0].numel() else torch.zeros)(q.shape, dtype=q.dtype)
+
+
+def take(x: Tensor, step: Step, runs: Runs) -> Tensor:
+    """The step's samples, heads and tokens of (B, H, N, ...), rows contiguous; a view where they are one run."""
     x = x[step.samples, step.heads]
-    x = x[:, :, tokens] if isinstance(tokens, slice) else x.index_select(2, tokens)
-    return x if x.ndim == 3 or x.stride(-1) == 1 else x.contiguous()
+    if len(runs) == 1:
+        x = x[:, :, runs[0]]
+        return x if x.ndim == 3 or x.stride(-1) == 1 else x.contiguous()
+    # Four times as fast as torch.cat, which copies row by row where its inputs are not contiguous.
+    lengths = [run.stop - run.start for run in runs]
+    gathered = torch.empty(*x.shape[:2], sum(lengths), *x.shape[3:], dtype=x.dtype)
+    for part, run in zip(gathered.split(lengths, dim=2), runs, strict=True):
+        part.copy_(x[:, :, run])
+    return gathered
 
 
 def put(x: Tensor, step: Step, values: Tensor) -> None:
-    x[step.samples, step.heads][:, :, step.queries] = values
+    """Write the values of the step's queries into (B, H, N, ...)."""
+    for run, part in pieces(x, step, step.queries, values):
+        run.copy_(part)
+
+
+def pieces(x: Tensor, step: Step, runs: Runs, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each run of (B, H, N, ...) as a view, beside its part of `values`."""
+    lengths = [run.stop - run.start for run in runs]
+    x = x[step.samples, step.heads]
+    return zip([x[:, :, run] for run in runs], values.split(lengths, dim=2), strict=True)
 
 
 _STEPS: weakref.WeakKeyDictionary[TilePattern, dict[tuple[int, int], list[Step]]] = (
@@ -180,7 +209,7 @@ def _step(pattern: TilePattern, samples: slice, heads: slice, queries: Tensor, k
         dead = hidden.all(-1, keepdim=True)
         dead = dead if bool(dead.any()) else None
         hidden = hidden if bool(hidden.any()) else None
-    return Step(samples, heads, as_range(queries), as_range(keys), hidden, dead)
+    return Step(samples, heads, as_runs(queries), as_runs(keys), hidden, dead)
 
 
 def tokens_of(tiles: Tiles, chosen: list[int]) -> Tensor:
@@ -189,7 +218,9 @@ def tokens_of(tiles: Tiles, chosen: list[int]) -> Tensor:
     return torch.cat([torch.arange(start[i], start[i + 1]) for i in chosen])
 
 
-def as_range(tokens: Tensor) -> Index:
-    """A slice, which costs no copy, where the tokens lie together."""
-    first, last = int(tokens[0]), int(tokens[-1])
-    return slice(first, last + 1) if bool((tokens.diff() == 1).all()) else tokens
+def as_runs(tokens: Tensor) -> Runs:
+    """Rising tokens (n,) as ranges."""
+    breaks = ((tokens.diff() != 1).nonzero()[:, 0] + 1).tolist()
+    return tuple(
+        slice(int(tokens[a]), int(tokens[b - 1]) + 1) for a, b in pairwise([0, *breaks, len(tokens)])
+    )
