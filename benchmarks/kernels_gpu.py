@@ -2,6 +2,7 @@
 
     python benchmarks/kernels_gpu.py --gates                  every gate; exit code 1 if one fails
     python benchmarks/kernels_gpu.py --bench [--shapes ...]   attention on every shape, after the first four gates
+                                                              (--append: in several runs, into one file)
     python benchmarks/kernels_gpu.py --tokens                 QKV split + norm + rotation, modulation
     python benchmarks/kernels_gpu.py --tune                   block sizes, warps and stages of the attention kernels
     TRITON_INTERPRET=1 python benchmarks/kernels_gpu.py --dry-run    every part on the CPU, tiny, to see that it works
@@ -25,12 +26,14 @@ from typing import Any
 
 from gpu_attention import bench_shape, show
 from gpu_machine import Machine
+from gpu_plot import plot
 from gpu_shapes import SHAPES, TINY
 from gpu_tokens import bench_tokens
 from gpu_tune import tune
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
 from sora2.kernels.triton.interpreter import interpreted, repair
+from sora2.kernels.triton.operator_gates import OPERATOR_GATES
 from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 RESULTS = Path(__file__).parent / "results" / "kernels_gpu.json"
@@ -38,7 +41,7 @@ RESULTS = Path(__file__).parent / "results" / "kernels_gpu.json"
 
 def run_all_gates(machine: Machine, first: int | None = None) -> list[dict[str, Any]]:
     bench = Bench.interpreter() if machine.dry else Bench.card()
-    gates = GATES + TOKEN_GATES
+    gates = GATES + OPERATOR_GATES + TOKEN_GATES
     found = []
     for report in run_gates(bench, gates if first is None else gates[:first]):
         print(
@@ -47,6 +50,19 @@ def run_all_gates(machine: Machine, first: int | None = None) -> list[dict[str, 
         if not report.passed:
             print(report.message)
         found.append(vars(report))
+    return found
+
+
+def earlier(path: Path, here: dict[str, Any]) -> dict[str, Any]:
+    """What the file holds, if it is of the same card and the same versions: others do not mix with these times."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    for key in ("card", "torch", "triton", "commit"):
+        if found.get(key) != here[key]:
+            raise SystemExit(
+                f"{path} is of {key} {found.get(key)}, this run of {here[key]}: leave --append away"
+            )
     return found
 
 
@@ -60,6 +76,9 @@ def main() -> int:
     parser.add_argument(
         "--shapes", nargs="+", choices=names, default=names, help="shapes of --bench and --tune"
     )
+    parser.add_argument(
+        "--append", action="store_true", help="keep the other shapes and parts of the JSON file"
+    )
     parser.add_argument("--out", type=Path, default=None, help=f"JSON file, by default {RESULTS}")
     args = parser.parse_args()
     if interpreted():
@@ -68,7 +87,9 @@ def main() -> int:
     every = args.dry_run or not (args.gates or args.bench or args.tokens or args.tune)
     shapes = TINY if args.dry_run else tuple(s for s in SHAPES if s.name in args.shapes)
     out = args.out or (Path("/dev/null") if args.dry_run else RESULTS)
-    results: dict[str, Any] = machine.describe()
+    here = machine.describe()
+    results: dict[str, Any] = earlier(out, here) if args.append else {}
+    results |= here
     print(json.dumps(results, indent=1), flush=True)
 
     def save() -> None:
@@ -85,10 +106,11 @@ def main() -> int:
     results["ceilings"] = machine.ceilings()
     print(json.dumps(results["ceilings"]), flush=True)
     if args.bench or every:
-        results["attention"] = []
+        rows = {row["shape"]: row for row in results.get("attention", [])}
         for shape in shapes:
-            results["attention"].append(bench_shape(machine, shape, results["ceilings"]["product_tflops"]))
-            show(results["attention"][-1])
+            rows[shape.name] = bench_shape(machine, shape, results["ceilings"]["product_tflops"])
+            results["attention"] = list(rows.values())
+            show(rows[shape.name])
             save()
     if args.tokens or every:
         results["tokens"] = bench_tokens(machine, results["ceilings"]["copy_gbytes"])
@@ -98,6 +120,8 @@ def main() -> int:
         tuned = TINY[:1] if args.dry_run else tuple(s for s in shapes if s.name in ("5 s", "5 s, D = 64"))
         results["tuning"] = tune(machine, tuned)
     save()
+    if out == RESULTS and "attention" in results:
+        print(f"plot: {plot(results, out.with_suffix('.png'))}")
     return 0
 
 

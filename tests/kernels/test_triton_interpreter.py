@@ -12,6 +12,7 @@ import pytest
 
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
 from sora2.kernels.triton.interpreter import repair
+from sora2.kernels.triton.operator_gates import OPERATOR_GATES
 from sora2.kernels.triton.token_gates import TOKEN_GATES
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -29,12 +30,12 @@ def reports() -> dict[str, dict]:
     return {r["gate"]: r for r in map(json.loads, run.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("gate", [g.__name__ for g in GATES + TOKEN_GATES])
+@pytest.mark.parametrize("gate", [g.__name__ for g in GATES + OPERATOR_GATES + TOKEN_GATES])
 def test_gate(reports: dict[str, dict], gate: str) -> None:
     assert reports[gate]["passed"], reports[gate]["message"]
 
 
 if __name__ == "__main__":
     repair()
-    for report in run_gates(Bench.interpreter(), GATES + TOKEN_GATES):
+    for report in run_gates(Bench.interpreter(), GATES + OPERATOR_GATES + TOKEN_GATES):
         print(json.dumps(vars(report)), flush=True)

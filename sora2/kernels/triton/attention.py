@@ -78,6 +78,9 @@ def triton_attention(
 
 def why_not(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern | KernelPattern) -> str | None:
     """The reason why these inputs cannot be taken, None where they can."""
+    reason = unavailable(q.device)
+    if reason is not None:
+        return reason
     if (
         q.ndim != 4
         or k.ndim != 4
@@ -93,19 +96,20 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern | KernelPatter
         return f"takes q, k and v of one dtype out of {listed}; got {q.dtype}, {k.dtype}, {v.dtype}"
     if not q.device == k.device == v.device:
         return f"takes q, k and v on one device; got {q.device}, {k.device}, {v.device}"
-    reason = _pattern_mismatch(q, k, pattern) or unavailable(q.device)
+    # The prepared form knows its sizes without asking the GPU.
+    reason = _pattern_mismatch(q, k, KernelPattern.of(pattern, q.device))
     if reason is not None or torch.compiler.is_compiling():  # addresses are unknown until the operator runs
         return reason
     return _misaligned(q, k, v)
 
 
-def _pattern_mismatch(q: Tensor, k: Tensor, pattern: TilePattern | KernelPattern) -> str | None:
+def _pattern_mismatch(q: Tensor, k: Tensor, pattern: KernelPattern) -> str | None:
     batch, heads = q.shape[:2]
-    ready = isinstance(pattern, KernelPattern)
-    queries = pattern.queries if ready else pattern.queries.tokens
-    keys = pattern.keys if ready else pattern.keys.tokens
-    if (q.shape[2], k.shape[2]) != (queries, keys):
-        return f"the pattern is of {queries} queries and {keys} keys; q has {q.shape[2]} tokens and k {k.shape[2]}"
+    if (q.shape[2], k.shape[2]) != (pattern.queries, pattern.keys):
+        return (
+            f"the pattern is of {pattern.queries} queries and {pattern.keys} keys; q has {q.shape[2]} tokens and k "
+            f"{k.shape[2]}"
+        )
     if pattern.groups not in (1, batch, batch * heads):
         return (
             f"the pattern has {pattern.groups} groups of lists; {batch} samples of {heads} heads take 1, {batch} or "

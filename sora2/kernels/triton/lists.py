@@ -83,7 +83,9 @@ def _lists(lists: Lists, rows: Tiles, columns: Tiles, groups: int) -> KernelList
     column = lists.entry.long()
     count = columns.length[column]  # (pairs,)
     # FULL promises a whole key tile; the kernels also want a whole query tile before they leave masks away.
-    line = torch.arange(len(length), device=column.device).repeat_interleave(length.long())
+    line = torch.arange(len(length), device=column.device).repeat_interleave(
+        length.long(), output_size=len(column)
+    )
     rank = torch.arange(len(column), device=column.device) - lists.start[line]
     short = (count < columns.size) | (rows.length.repeat(groups)[line] < rows.size)
     masked = (rank >= lists.full[line]) | short
