@@ -7,7 +7,7 @@ Splitting costs seven matrix products per pair where one fused pass would cost f
 import triton
 import triton.language as tl
 
-from sora2.kernels.triton.forward import PADDING, SIZES
+from sora2.kernels.triton.forward import PADDING, SIZES, locate
 
 
 @triton.jit
@@ -89,6 +89,7 @@ def query_gradient_kernel(
     q_rank,
     k_rank,
     starts,
+    heavy,
     order,
     pointer,
     full,
@@ -112,6 +113,7 @@ def query_gradient_kernel(
     d_batch,
     d_head,
     d_stride,
+    samples,
     heads,
     queries,
     tiles,
@@ -133,10 +135,9 @@ def query_gradient_kernel(
 ):
     """dQ, and delta = sum(out * grad_out) - grad_lse per query for the other kernel, which runs after this one."""
     program = tl.program_id(0)
-    batch = (program // (tiles * ROW_PARTS * heads)).to(tl.int64)
-    head = ((program // (tiles * ROW_PARTS)) % heads).to(tl.int64)
+    batch, head, rank = locate(program // ROW_PARTS, samples, heads, tiles, heavy)
     group = (batch * group_batch + head * group_head) * tiles
-    tile = tl.load(order + group + (program // ROW_PARTS) % tiles)
+    tile = tl.load(order + group + rank)
     line = group + tile  # of the lists
     offset = (program % ROW_PARTS) * BLOCK_M + tl.arange(0, BLOCK_M)
     start = tl.load(starts + tile)
@@ -280,6 +281,7 @@ def key_gradient_kernel(
     q_rank,
     k_rank,
     starts,
+    heavy,
     order,
     pointer,
     full,
@@ -303,6 +305,7 @@ def key_gradient_kernel(
     e_batch,
     e_head,
     e_stride,
+    samples,
     heads,
     queries,
     tiles,
@@ -324,10 +327,9 @@ def key_gradient_kernel(
 ):
     """dK and dV of one block of keys, from the query tiles that see it. Strides d are of dK, e of dV."""
     program = tl.program_id(0)
-    batch = (program // (tiles * ROW_PARTS * heads)).to(tl.int64)
-    head = ((program // (tiles * ROW_PARTS)) % heads).to(tl.int64)
+    batch, head, rank = locate(program // ROW_PARTS, samples, heads, tiles, heavy)
     group = (batch * group_batch + head * group_head) * tiles
-    tile = tl.load(order + group + (program // ROW_PARTS) % tiles)
+    tile = tl.load(order + group + rank)
     line = group + tile  # of the lists
     offset = (program % ROW_PARTS) * BLOCK_N + tl.arange(0, BLOCK_N)
     start = tl.load(starts + tile)

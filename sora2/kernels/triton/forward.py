@@ -9,7 +9,23 @@ import triton.language as tl
 #: Rank of a key that nobody may see, `sora2.kernels.pattern.PADDING`.
 PADDING = tl.constexpr(2**31 - 1)
 #: Arguments that change with every batch: no new compilation for a new value.
-SIZES = ["heads", "queries", "tiles", "group_batch", "group_head", "q_rank_batch", "k_rank_batch"]
+SIZES = ["samples", "heads", "queries", "tiles", "group_batch", "group_head", "q_rank_batch", "k_rank_batch"]
+
+
+@triton.jit
+def locate(unit, samples, heads, tiles, heavy):
+    """Which sample, head and rank in its order of tiles a program works on.
+
+    The few tiles with long lists start first, of all heads, so that none is left running at the end; the others follow
+    head by head, so that their keys stay in the L2 cache.
+    """
+    lines = samples * heads
+    long = tl.load(heavy)
+    rest = unit - long * lines
+    others = tl.maximum(tiles - long, 1)
+    line = tl.where(rest < 0, unit % lines, rest // others)
+    rank = tl.where(rest < 0, unit // lines, long + rest % others)
+    return (line // heads).to(tl.int64), (line % heads).to(tl.int64), rank
 
 
 @triton.jit
@@ -93,6 +109,7 @@ def forward_kernel(
     q_rank,
     k_rank,
     starts,
+    heavy,
     order,
     pointer,
     full,
@@ -110,6 +127,7 @@ def forward_kernel(
     o_batch,
     o_head,
     o_stride,
+    samples,
     heads,
     queries,
     tiles,
@@ -129,10 +147,9 @@ def forward_kernel(
     PRECISION: tl.constexpr,
 ):
     program = tl.program_id(0)
-    batch = (program // (tiles * ROW_PARTS * heads)).to(tl.int64)
-    head = ((program // (tiles * ROW_PARTS)) % heads).to(tl.int64)
+    batch, head, rank = locate(program // ROW_PARTS, samples, heads, tiles, heavy)
     group = (batch * group_batch + head * group_head) * tiles
-    tile = tl.load(order + group + (program // ROW_PARTS) % tiles)
+    tile = tl.load(order + group + rank)
     line = group + tile  # of the lists
     offset = (program % ROW_PARTS) * BLOCK_M + tl.arange(0, BLOCK_M)
     start = tl.load(starts + tile)

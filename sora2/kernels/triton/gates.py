@@ -155,6 +155,14 @@ def random_pattern(bench: Bench, groups: int = 1, ranked: bool = True, seed: int
     return TilePattern.of_matrix(queries, keys, kept, *ranks)
 
 
+def one_sees_all() -> TilePattern:
+    """Six tiles of 16 that see themselves, and one of them everything: its list is far longer than the mean."""
+    kept = torch.eye(6, dtype=torch.bool)
+    kept[2], kept[:, 2] = True, True
+    tiles = Tiles.regular(6 * 16, 16)
+    return TilePattern.of_matrix(tiles, tiles, kept.unsqueeze(0))
+
+
 def lengths_and_scales(bench: Bench) -> None:
     """Lengths L % tile in {0, 1, tile / 2, tile - 1} and activations of 1, 4, 16, in every dtype and head size."""
     for dtype in bench.dtypes:
@@ -208,12 +216,16 @@ def low_log_sum_exp(bench: Bench) -> None:
 
 
 def poisoned_outputs(bench: Bench) -> None:
-    """Every element of every result is written: memory holds NaN before."""
-    pattern = random_pattern(bench)
-    inputs = draw(bench, (1, 2, pattern.queries.tokens, bench.heads[0]), pattern.keys.tokens)
+    """Every element of every result is written, tiles that start early included: memory holds NaN before."""
     with _poisoned_memory():
         assert torch.empty(1).isnan().all(), "PyTorch did not poison the memory"
-        check_against_reference(bench, pattern, inputs)
+        for pattern in (random_pattern(bench), one_sees_all()):
+            inputs = draw(bench, (1, 2, pattern.queries.tokens, bench.heads[0]), pattern.keys.tokens)
+            check_against_reference(bench, pattern, inputs)
+        prepared = KernelPattern.of(pattern, torch.device("cpu"))
+        assert int(prepared.by_query.heavy) == int(prepared.by_key.heavy) == 1, (
+            "the gate has no tile that starts early"
+        )
 
 
 def repeats_are_identical(bench: Bench) -> None:

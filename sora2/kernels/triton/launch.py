@@ -14,7 +14,7 @@ from torch import Tensor
 from sora2.kernels.triton.blocks import Blocks, blocks
 
 #: Tensors of one `KernelLists`, see `KernelLists.tensors`.
-LISTS = 6
+LISTS = 7
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def forward(
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, out),
-            *(h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
+            *(b, h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
             ROW_PARTS=row_parts,
             PARTS=-(-problem.key_size // cut.keys),
             EVEN=problem.key_size % cut.keys == 0,
@@ -84,7 +84,7 @@ def query_gradient(
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, out, grad_out, grad_q),
-            *(h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
+            *(b, h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
             FACTOR=problem.scale,
             ROW_PARTS=row_parts,
             PARTS=-(-problem.key_size // cut.keys),
@@ -119,7 +119,7 @@ def key_gradient(
             *_ranks(problem, q),
             *lists,
             *_strides(q, k, v, grad_out, grad_k, grad_v),
-            *(h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
+            *(b, h, n, tiles, *_groups(problem, b, h), *_rank_strides(problem)),
             FACTOR=problem.scale,
             ROW_PARTS=row_parts,
             PARTS=-(-problem.query_size // cut.queries),

@@ -12,6 +12,10 @@ from sora2.kernels.tiles import Tiles
 
 #: The attribute of a pattern under which its prepared form is kept.
 _KEPT = "_kernel_pattern"
+#: Lists longer than this many times the mean start before all others, in every head.
+HEAVY = 2
+#: Lengths are compared in steps of the mean divided by this: neighbours with almost equal lists stay neighbours.
+SIZE_CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,15 @@ class KernelLists:
     """
 
     starts: Tensor  # (rows + 1,) int32 first token of each row tile
-    order: Tensor  # (groups * rows,) int32 tiles by falling length of list: the longest start first
+    heavy: Tensor  # (1,) int32: how many tiles of a group, first in its order, have lists far longer than the mean
+    order: Tensor  # (groups * rows,) int32 tiles by falling length of list; similar lengths stay in order
     pointer: Tensor  # (groups * rows + 1,) int32
     full: Tensor  # (groups * rows,) int32
     begin: Tensor  # (pairs,) int32 first token of the column tile
     count: Tensor  # (pairs,) int32 its tokens
 
     def tensors(self) -> list[Tensor]:
-        return [self.starts, self.order, self.pointer, self.full, self.begin, self.count]
+        return [self.starts, self.heavy, self.order, self.pointer, self.full, self.begin, self.count]
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,15 @@ def _lists(lists: Lists, rows: Tiles, columns: Tiles, groups: int) -> KernelList
     masked = (rank >= lists.full[line]) | short
     order = (line * 2 + masked).argsort(stable=True)
     full = torch.zeros_like(length, dtype=torch.int64).index_add_(0, line, (~masked).long())
-    heavy = length.view(groups, -1).argsort(dim=1, descending=True, stable=True)
+    by_group = length.view(groups, -1)  # (groups, rows)
+    mean = max(1, len(column) // len(length))
+    sizes = (by_group * SIZE_CLASSES).div(mean, rounding_mode="floor")
+    order_of_rows = sizes.argsort(dim=1, descending=True, stable=True)
+    heavy = (sizes > HEAVY * SIZE_CLASSES).sum(1).amax().view(1)
     return KernelLists(
         starts=rows.start.contiguous(),
-        order=heavy.flatten().int(),
+        heavy=heavy.int(),
+        order=order_of_rows.flatten().int(),
         pointer=lists.start.contiguous(),
         full=full.int(),
         begin=columns.start[column][order].contiguous(),

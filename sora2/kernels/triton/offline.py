@@ -84,7 +84,7 @@ def compile_attention(
     data, total = f"*{_DTYPES[dtype]}", "*fp64" if dtype == torch.float64 else "*fp32"
     names = dict.fromkeys(("q", "k", "v", "out", "grad_out", "grad_q", "grad_k", "grad_v"), data)
     names |= dict.fromkeys(("lse", "delta"), total)
-    integers = ("q_rank", "k_rank", "starts", "order", "pointer", "full", "begin", "count")
+    integers = ("q_rank", "k_rank", "starts", "heavy", "order", "pointer", "full", "begin", "count")
     names |= dict.fromkeys(integers, "*i32")
     own, other = (cut.keys, cut.queries) if name == "key_gradient" else (cut.queries, cut.keys)
     constants = {
