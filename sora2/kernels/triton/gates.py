@@ -165,11 +165,13 @@ def one_sees_all() -> TilePattern:
 
 def lengths_and_scales(bench: Bench) -> None:
     """Lengths L % tile in {0, 1, tile / 2, tile - 1} and activations of 1, 4, 16, in every dtype and head size."""
-    for dtype in bench.dtypes:
-        for head in bench.heads:
-            for i, rest in enumerate((0, 1, bench.tile // 2, bench.tile - 1)):
-                pattern = dense_pattern(Tiles.regular(bench.tile + rest, bench.tile))
-                for scale in (1.0, 4.0, 16.0) if bench.device == "cuda" else ((4.0, 16.0, 1.0, 4.0)[i],):
+    card = bench.device == "cuda"
+    for head in bench.heads:
+        for i, rest in enumerate((0, 1, bench.tile // 2, bench.tile - 1)):
+            pattern = dense_pattern(Tiles.regular(bench.tile + rest, bench.tile))
+            # The interpreter takes its turns: float32 and one 16-bit dtype, one scale each.
+            for dtype in bench.dtypes if card else (bench.dtypes[0], bench.dtypes[1 + i % 2]):
+                for scale in (1.0, 4.0, 16.0) if card else ((4.0, 16.0, 1.0, 16.0)[i],):
                     inputs = draw(bench, (1, 2, bench.tile + rest, head), dtype=dtype, scale=scale)
                     check_against_reference(bench, pattern, inputs)
 
