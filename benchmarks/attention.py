@@ -225,15 +225,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "attention_cpu.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    records = {}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine(), "threads": 1}
+    records: dict[str, dict] = {}
     for shape in SHAPES:
         if not args.shape or shape.name in args.shape:
             records[shape.name] = measure(shape, args.rounds, args.flex)
             show(shape.name, records[shape.name])
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine(), "threads": 1}
-    args.out.write_text(json.dumps({**about, "bar": BAR, "shapes": records}, indent=1) + "\n")
-    plot(records, args.out.with_suffix(".png"))
+            args.out.write_text(json.dumps({**about, "bar": BAR, "shapes": records}, indent=1) + "\n")
+            plot(records, args.out.with_suffix(".png"))
     return 0
 
 

@@ -176,6 +176,7 @@ def _steps(pattern: TilePattern, batch: int, heads: int) -> Iterator[Step]:
     start, entry = pattern.by_query.start.tolist(), pattern.by_query.entry
     full = pattern.by_query.full.tolist()
     masked = pattern.key_rank is not None
+    bounds = pattern.queries.start.tolist(), pattern.keys.start.tolist()
     for group in range(pattern.groups):
         samples, head = slice(0, batch), slice(0, heads)
         if pattern.groups > 1:
@@ -190,26 +191,45 @@ def _steps(pattern: TilePattern, batch: int, heads: int) -> Iterator[Step]:
                 same.setdefault(key, []).append(tile)
         for tiles in same.values():
             row = group * n + tiles[0]
-            queries = tokens_of(pattern.queries, tiles)
-            keys = tokens_of(pattern.keys, entry[start[row] : start[row + 1]].sort().values.tolist())
-            yield _step(pattern, samples, head, queries, keys)
+            keys = entry[start[row] : start[row + 1]].sort().values.tolist()
+            yield _step(pattern, bounds, samples, head, tiles, keys)
 
 
-def _step(pattern: TilePattern, samples: slice, heads: slice, queries: Tensor, keys: Tensor) -> Step:
-    hidden = dead = None
-    if pattern.query_rank is not None and pattern.key_rank is not None:
-        query, key = (
-            (rank[samples] if rank.shape[0] > 1 else rank)[:, tokens]
-            for rank, tokens in ((pattern.query_rank, queries), (pattern.key_rank, keys))
-        )
-        seen = (key.amin(0) <= query.amax()).nonzero()[:, 0]  # keys that some query of some sample may see
-        if 0 < len(seen) < len(keys):
-            keys, key = keys[seen], key[:, seen]
-        hidden = (key[:, None] > query[:, :, None]).unsqueeze(1)  # (1 or B, 1, n, m)
-        dead = hidden.all(-1, keepdim=True)
-        dead = dead if bool(dead.any()) else None
-        hidden = hidden if bool(hidden.any()) else None
+def _step(
+    pattern: TilePattern,
+    bounds: tuple[list[int], list[int]],
+    samples: slice,
+    heads: slice,
+    query_tiles: list[int],
+    key_tiles: list[int],
+) -> Step:
+    if pattern.query_rank is None or pattern.key_rank is None:
+        rows, columns = runs_of(bounds[0], query_tiles), runs_of(bounds[1], key_tiles)
+        return Step(samples, heads, rows, columns, None, None)
+    queries, keys = tokens_of(pattern.queries, query_tiles), tokens_of(pattern.keys, key_tiles)
+    query, key = (
+        (rank[samples] if rank.shape[0] > 1 else rank)[:, tokens]
+        for rank, tokens in ((pattern.query_rank, queries), (pattern.key_rank, keys))
+    )
+    seen = (key.amin(0) <= query.amax()).nonzero()[:, 0]  # keys that some query of some sample may see
+    if 0 < len(seen) < len(keys):
+        keys, key = keys[seen], key[:, seen]
+    hidden = (key[:, None] > query[:, :, None]).unsqueeze(1)  # (1 or B, 1, n, m)
+    dead = hidden.all(-1, keepdim=True)
+    dead = dead if bool(dead.any()) else None
+    hidden = hidden if bool(hidden.any()) else None
     return Step(samples, heads, as_runs(queries), as_runs(keys), hidden, dead)
+
+
+def runs_of(bounds: list[int], chosen: list[int]) -> Runs:
+    """The tokens of these tiles, rising, as ranges; tile i lies between bounds i and i + 1."""
+    found: list[slice] = []
+    for i in chosen:
+        first, last = bounds[i], bounds[i + 1]
+        if found and found[-1].stop == first:
+            first = found.pop().start
+        found.append(slice(first, last))
+    return tuple(found)
 
 
 def tokens_of(tiles: Tiles, chosen: list[int]) -> Tensor:
