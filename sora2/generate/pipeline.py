@@ -185,7 +185,7 @@ class Pipeline:
 
     def _network(self, batch: Batch, cache: KVCache | None = None) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(batch, cache)
+            return self.model(batch) if cache is None else self.model(batch, cache)
 
     def shapes(self, window: Window) -> dict[str, VideoShape | AudioShape]:
         """Of the streams that a window has."""
