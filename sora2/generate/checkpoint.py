@@ -24,6 +24,7 @@ from sora2.errors import UserError
 from sora2.generate.grid import Grid, World
 from sora2.generate.request import SamplingConfig
 from sora2.model import Transformer, TransformerConfig
+from sora2.model.config import upgrade
 
 
 class CheckpointError(UserError):
@@ -78,7 +79,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     ]
     if missing:
         raise CheckpointError(f"{folder / 'config.yaml'} lacks {missing}; export the run again")
-    return Checkpoint(folder, config, from_mapping(TransformerConfig, config["model"], "model"))
+    return Checkpoint(folder, config, from_mapping(TransformerConfig, upgrade(config["model"]), "model"))
 
 
 def open_codecs(checkpoint: Checkpoint, video: str | None = None, audio: str | None = None) -> Codecs:
@@ -203,4 +204,5 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         temporal_stride=shape.temporal_stride,
         cell=shape.spatial_stride * shape.patch_size,
         sampling=checkpoint.sampling(),
+        causal=checkpoint.model.attention.chunk_seconds is not None,
     )

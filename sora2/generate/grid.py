@@ -35,6 +35,12 @@ class World:
     temporal_stride: int  # of the video codec
     cell: int  # pixels per side of a token
     sampling: SamplingConfig
+    causal: bool = False  # long clips are streamed, instead of cut into windows
+
+    @property
+    def seconds(self) -> float:
+        """Of the trained clip."""
+        return self.frames / self.grid.fps
 
     def whole(self, frames: int) -> int:
         """The smallest legal number of frames, 1 + k * temporal_stride, that holds `frames`."""

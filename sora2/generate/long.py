@@ -4,6 +4,8 @@ beside it.
 Every chunk is a window of the trained length on a clock of its own, shared by video and sound: the overlap
 with what exists is its known prefix (or suffix), encoded anew from pixels and samples, so positions never
 leave the trained range and any codec works. About half of a window is overlap.
+
+A causal model needs no windows: its clip is one chunk of any length here, streamed by `generate/streaming.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +52,15 @@ def forward_chunks(world: World, total: int, known: int = 0) -> list[Chunk]:
             chunks.append(Chunk(first + len(chunks), known - before, frames, before))
             known += frames - before
     return chunks
+
+
+def streamed_chunk(world: World, total: int, known: int = 0) -> list[Chunk]:
+    """One chunk from the known frames to the end, for a causal model; none when all is known."""
+    if known >= total:
+        return []
+    before = 0 if known == 0 else 1 + (known - 1) // world.temporal_stride * world.temporal_stride
+    first = known - before
+    return [Chunk(0 if known == 0 else 1, first, world.whole(total - first), before)]
 
 
 def backward_chunks(world: World, total: int, known: int) -> list[Chunk]:

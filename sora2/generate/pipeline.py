@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
@@ -20,6 +20,10 @@ from sora2.generate.checkpoint import load_model, make_world, open_codecs, read_
 from sora2.generate.grid import World
 from sora2.generate.plan import Plan, Window, plan
 from sora2.generate.request import Request
+from sora2.generate.streaming import StreamedSampler
+from sora2.model import Transformer
+from sora2.model.cache import KVCache
+from sora2.model.streaming import Film
 from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_modality
 
 OnStep = Callable[[Step, list[Window]], None]
@@ -34,7 +38,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Transformer,
         codecs: Codecs,
         world: World,
         *,
@@ -147,9 +151,15 @@ class Pipeline:
             },
             **{f"{n}_shape": shape for n, shape in shapes.items()},
         )
-        velocity = guided_velocity(self._network, batch, first.sampling.guidance, negative)
+        film = None
+        if self.world.causal and first.frames > self.world.frames:
+            film = Film.of(batch, self.model.config.attention)
         with tqdm(
-            total=trajectory.steps, desc=_title(windows), unit="step", disable=not progress, leave=False
+            total=trajectory.steps * (1 if film is None else len(film.chunks)),
+            desc=_title(windows),
+            unit="step",
+            disable=not progress,
+            leave=False,
         ) as bar:
 
             def report(step: Step) -> None:
@@ -157,12 +167,25 @@ class Pipeline:
                 if on_step is not None:
                     on_step(step, windows)
 
-            state = get_sampler(first.sampling.sampler)(velocity, state, trajectory, noise, report)
+            if film is None:
+                velocity = guided_velocity(self._network, batch, first.sampling.guidance, negative)
+                state = get_sampler(first.sampling.sampler)(velocity, state, trajectory, noise, report)
+            else:
+                streamed = StreamedSampler(
+                    self._network,
+                    self.model.config,
+                    film,
+                    batch,
+                    negative,
+                    first.sampling,
+                    self.world.seconds,
+                )
+                state = streamed(clean, noise_map, [w.seed for w in windows], report)
         return [self._decode({n: x[i] for n, x in state.items()}, shapes) for i in range(len(windows))]
 
-    def _network(self, batch: Batch) -> dict[str, Tensor]:
+    def _network(self, batch: Batch, cache: KVCache | None = None) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(batch)
+            return self.model(batch) if cache is None else self.model(batch, cache)
 
     def shapes(self, window: Window) -> dict[str, VideoShape | AudioShape]:
         """Of the streams that a window has."""

@@ -7,7 +7,7 @@ finished clip. The pipeline runs many plans side by side and batches their windo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from sora2.generate.canvas import Canvas, concatenate
 from sora2.generate.grid import Grid, World
 from sora2.generate.inputs import Film, fit_samples, load_audio, load_image, load_mask, load_video
-from sora2.generate.long import Chunk, backward_chunks, forward_chunks
+from sora2.generate.long import Chunk, backward_chunks, forward_chunks, streamed_chunk
 from sora2.generate.request import Request, RequestError, SamplingConfig, Source, resolve_task
 from sora2.types import Clip
 
@@ -132,19 +132,19 @@ class _Planner:
         sound = self.task != "image_only" and not self.request.silent
         canvas = Canvas.empty(self.grid, frames, video=self.task != "audio_only", audio=sound)
         arguments = {"slope": self.request.slope} if self.task == "staircase" else {}
-        return (yield from self._chunks(canvas, forward_chunks(self.world, frames), self.task, **arguments))
+        return (yield from self._chunks(canvas, self._forward(frames), self.task, **arguments))
 
     def _image_to_av(self) -> Plan:
         frames = self._seconds()
         canvas = Canvas.empty(self.grid, frames, audio=not self.request.silent)
         canvas.put(0, load_image(self._source("image"), self.grid, "--image"))
-        return (yield from self._chunks(canvas, forward_chunks(self.world, frames), "image_to_av"))
+        return (yield from self._chunks(canvas, self._forward(frames), "image_to_av"))
 
     def _video_to_audio(self) -> Plan:
         film = self._cut(load_video(self._source("video"), self.grid, "--video", sound=False))
         canvas = Canvas.empty(self.grid, film.frames)
         canvas.put(0, film.video)
-        chunks = forward_chunks(self.world, canvas.frames)
+        chunks = self._forward(canvas.frames)
         return (yield from self._chunks(canvas, chunks, "video_to_audio", prefix_seconds=0.0))
 
     def _audio_to_video(self) -> Plan:
@@ -154,28 +154,31 @@ class _Planner:
             frames = min(frames, self._seconds())
         canvas = Canvas.empty(self.grid, frames)
         canvas.put(0, audio=fit_samples(audio, self.grid.samples(frames)))
-        return (
-            yield from self._chunks(
-                canvas, forward_chunks(self.world, frames), "audio_to_video", prefix_seconds=0.0
-            )
-        )
+        return (yield from self._chunks(canvas, self._forward(frames), "audio_to_video", prefix_seconds=0.0))
 
     def _extend_forward(self) -> Plan:
-        return (yield from self._extend(forward_chunks))
+        return (yield from self._extend(backward=False))
 
     def _extend_backward(self) -> Plan:
-        return (yield from self._extend(backward_chunks))
+        return (yield from self._extend(backward=True))
 
-    def _extend(self, divide: Callable[[World, int, int], list[Chunk]]) -> Plan:
+    def _forward(self, total: int, known: int = 0) -> list[Chunk]:
+        """Windows from the left; one for all where a causal model streams it."""
+        streams = self.world.causal and self.task != "staircase"
+        return (streamed_chunk if streams else forward_chunks)(self.world, total, known)
+
+    def _extend(self, backward: bool) -> Plan:
         film = self._film()
         given, more = film.frames, self._added()
-        if divide is backward_chunks and given < self.world.temporal_stride:
+        if backward and given < self.world.temporal_stride:
             raise RequestError(
                 f"--video has {given} frames; to extend it backward, {self.world.temporal_stride} are needed"
             )
         canvas = Canvas.empty(self.grid, given + more, audio=film.audio is not None)
-        canvas.put(0 if divide is forward_chunks else more, film.video, film.audio)
-        return (yield from self._chunks(canvas, divide(self.world, given + more, given), self.task))
+        canvas.put(more if backward else 0, film.video, film.audio)
+        total = given + more
+        chunks = backward_chunks(self.world, total, given) if backward else self._forward(total, given)
+        return (yield from self._chunks(canvas, chunks, self.task))
 
     def _added(self) -> int:
         """Frames to add to a source: --seconds, or half a window."""

@@ -1,30 +1,51 @@
-"""Attention behind one dispatch point, and the fused element-wise operations of the transformer."""
+"""Attention patterns and their backends behind one dispatch point, and the fused element-wise operations."""
 
 from sora2.kernels.activation import squared_relu
-from sora2.kernels.dispatch import BACKENDS, AttentionError, Choice, attention, explain
+from sora2.kernels.call import AttentionError
+from sora2.kernels.dispatch import (
+    BACKENDS,
+    Choice,
+    SlowAttentionWarning,
+    attention,
+    explain,
+    record_choices,
+)
 from sora2.kernels.heads import Span, merge_heads, split_heads
-from sora2.kernels.layout import GLOBAL_CHUNK, BlockCausal, Layout, Part, block_causal
 from sora2.kernels.matmul import has_fast_bf16
 from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
+from sora2.kernels.pattern import PADDING, Lists, TilePattern, concatenate, dense_pattern
+from sora2.kernels.rules import Part, Rule, Tiling, cached_tiling
+from sora2.kernels.tiles import Boxes, PatternError, Tiles
+from sora2.kernels.topk import select_tiles
 
 __all__ = [
     "BACKENDS",
-    "GLOBAL_CHUNK",
+    "PADDING",
     "AttentionError",
-    "BlockCausal",
+    "Boxes",
     "Choice",
-    "Layout",
+    "Lists",
     "Part",
+    "PatternError",
+    "Rule",
     "Runs",
+    "SlowAttentionWarning",
     "Span",
+    "TilePattern",
+    "Tiles",
+    "Tiling",
     "attention",
-    "block_causal",
+    "cached_tiling",
+    "concatenate",
+    "dense_pattern",
     "explain",
     "gated_add",
     "gated_add_norm_modulate",
     "has_fast_bf16",
     "merge_heads",
     "norm_modulate",
+    "record_choices",
+    "select_tiles",
     "split_heads",
     "squared_relu",
 ]

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.kernels.call import Call
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 #: Scores up to which the softmax weights are kept for the backward (2 bytes each, per layer).
 KEEP_WEIGHTS = 16 * 2**20
 #: Scores of one chunk, where they are not kept: about what the last-level cache holds.
@@ -25,6 +28,16 @@ CHUNK_SCORES = 4 * 2**20
 def has_fast_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); elsewhere bf16 is slower than float32."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def why_not(call: Call) -> str | None:
+    if call.q.device.type != "cpu" or call.q.dtype not in DTYPES:
+        return f"takes {', '.join(map(str, DTYPES))} on cpu; got {call.q.dtype} on {call.q.device.type}"
+    return None if call.pattern is None else "takes no pattern: use 'tiled'"
+
+
+def run(call: Call) -> tuple[Tensor, None]:
+    return matmul_attention(call.q, call.k, call.v, call.key_mask, call.scale), None
 
 
 def matmul_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, scale: float) -> Tensor:

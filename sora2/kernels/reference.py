@@ -5,25 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sora2.kernels.layout import Layout
+from sora2.kernels.call import Call
 
 
-def reference_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout | None, key_mask: Tensor | None, scale: float
-) -> Tensor:
-    """softmax(q k^T * scale) v over the allowed keys; a query without any allowed key gives zero.
+def why_not(call: Call) -> str | None:
+    return None
 
-    q (B, H, N, D), k and v (B, H, M, D), key_mask (B, M) bool -> (B, H, N, D) in the dtype of q.
+
+def run(call: Call) -> tuple[Tensor, Tensor]:
+    """Output (B, H, N, D) in the dtype of q, and the natural log-sum-exp (B, H, N) of the allowed scores.
+
+    A query without any allowed key gives zero, and a log-sum-exp of -inf.
     """
+    q, k, v = call.q, call.k, call.v
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale  # (B, H, N, M)
-    allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
-    if layout is not None:
-        allowed = layout.allowed()
-    if allowed.ndim == 3:
-        allowed = allowed.unsqueeze(1)  # (B, 1, N, M)
-    if key_mask is not None:
-        allowed = allowed & key_mask[:, None, None, :]
-    scores = scores.masked_fill(~allowed, torch.finfo(dtype).min)
-    weights = scores.softmax(-1).masked_fill(~allowed, 0.0)  # the second fill empties rows without any key
-    return (weights @ v.to(dtype)).to(q.dtype)
+    scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * call.scale  # (B, H, N, M)
+    allowed = call.dense_mask()
+    if allowed is None:
+        return (scores.softmax(-1) @ v.to(dtype)).to(q.dtype), scores.logsumexp(-1)
+    allowed = allowed.expand_as(scores)
+    alive = allowed.any(-1)  # (B, H, N)
+    # Rows without any key see all, so that no gradient is NaN, and are emptied behind the softmax.
+    scores = scores.masked_fill(~(allowed | ~alive.unsqueeze(-1)), float("-inf"))
+    weights = scores.softmax(-1).masked_fill(~alive.unsqueeze(-1), 0.0)
+    lse = scores.logsumexp(-1).masked_fill(~alive, float("-inf"))
+    return (weights @ v.to(dtype)).to(q.dtype), lse

@@ -1,4 +1,4 @@
-"""PyTorch's scaled dot product attention: the backend for everything that has no faster one."""
+"""PyTorch's scaled dot product attention: the backend for everything that has no faster one. Patterns become masks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sora2.kernels.call import Call
 from sora2.kernels.matmul import has_fast_bf16
 
 #: On Hopper and later cuDNN is the fastest dense kernel, and PyTorch's own order has changed between versions.
@@ -21,6 +22,14 @@ HOPPER_ORDER = [
 ]
 #: cuDNN's backward gives NaN under an explicit mask for some lengths (pytorch issue 196678), and flash takes none.
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def why_not(call: Call) -> str | None:
+    return None
+
+
+def run(call: Call) -> tuple[Tensor, None]:
+    return sdpa_attention(call.q, call.k, call.v, call.dense_mask(), call.scale), None
 
 
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

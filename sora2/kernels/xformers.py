@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import torch
 from torch import Tensor
 
-from sora2.errors import UserError
+from sora2.kernels.call import Call, unaligned
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: Largest head size of the kernels that have a backward pass.
+MAX_HEAD = 256
 
 
-def xformers_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """q (B, H, N, D), k and v (B, H, M, D) -> (B, H, N, D).
+def why_not(call: Call) -> str | None:
+    if call.q.device.type != "cuda":
+        return f"takes cuda; the tensors are on {call.q.device.type}"
+    if importlib.util.find_spec("xformers") is None:
+        return "is not installed: pip install 'sora2[cuda]'"
+    if call.q.dtype not in DTYPES:
+        return f"takes {', '.join(map(str, DTYPES))}; got {call.q.dtype}"
+    if call.pattern is not None or call.key_mask is not None:
+        return "takes neither a pattern nor a key_mask here"
+    width = call.q.shape[-1]
+    if width % 8 or width > MAX_HEAD:
+        return f"takes head sizes that are multiples of 8 up to {MAX_HEAD}; got {width}"
+    return unaligned(call)
 
-    Raises:
-        UserError: xFormers is not installed.
-    """
-    try:
-        from xformers.ops import memory_efficient_attention
-    except ImportError as error:
-        raise UserError(
-            "attention backend 'xformers' is not installed: pip install 'sora2[cuda]', or use backend 'auto'"
-        ) from error
-    out = memory_efficient_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=scale)
-    return out.transpose(1, 2)
+
+def run(call: Call) -> tuple[Tensor, None]:
+    from xformers.ops import memory_efficient_attention
+
+    q, k, v = (x.transpose(1, 2) for x in (call.q, call.k, call.v))
+    return memory_efficient_attention(q, k, v, scale=call.scale).transpose(1, 2), None

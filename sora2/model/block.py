@@ -11,6 +11,7 @@ from sora2.kernels import (
     gated_add_norm_modulate,
     merge_heads,
     norm_modulate,
+    select_tiles,
     split_heads,
     squared_relu,
 )
@@ -39,9 +40,10 @@ class FeedForward(nn.Module):
 class Attention(nn.Module):
     """Joint attention with RMS-normed, rotated queries and keys; one set of weights for all modalities."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
-        self.eps, self.backend = config.norm_eps, config.attention_backend
+        self.eps, self.layer, self.rule = config.norm_eps, layer, config.attention.rule(layer)
+        self.backends = config.attention.backend, config.attention.dense_backend
         self.qkv = Linear(config.width, 3 * config.width, bias=False)
         self.out = Linear(config.width, config.width, bias=False)
         self.qk_norm = nn.Parameter(torch.empty(2, config.head_width))
@@ -52,19 +54,28 @@ class Attention(nn.Module):
         q, k, v = split_heads(
             qkv, self.qk_norm, packing.cosine, packing.sine, packing.spans, packing.batch, self.eps
         )  # each (B, H, N, Dh)
-        out = attention(
-            q, k, v, packing.layout, key_mask=packing.key_mask, backend=self.backend
-        )  # (B, H, N, Dh)
+        if packing.cache is not None:
+            k, v = packing.cache.write(self.layer, k, v)  # (B, H, M, Dh): with all that came before
+        out = self.attend(q, k, v, packing)  # (B, H, N, Dh)
         return self.out(merge_heads(out, packing.spans))  # (T, D)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+        """q (B, H, N, Dh), k and v (B, H, M, Dh) -> (B, H, N, Dh), by the rule of this layer."""
+        pattern, (sparse, dense) = packing.patterns[self.rule], self.backends
+        if pattern is None:
+            return attention(q, k, v, key_mask=packing.key_mask, backend=dense)
+        if self.rule.top_k is not None:
+            pattern = select_tiles(q, k, pattern, self.rule.top_k)
+        return attention(q, k, v, pattern, backend=sparse)
 
 
 class Block(nn.Module):
     """norm -> modulate -> attention -> gate, and the same around the feed-forward."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.eps = config.norm_eps
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         ffn = {"all": "video"} if config.shared_ffn else {g: g for g in GROUPS}
         self.ffn = nn.ModuleDict(
             {name: FeedForward(config.width, config.ffn_width(g)) for name, g in ffn.items()}

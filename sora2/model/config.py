@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sora2.errors import UserError
+from sora2.kernels import BACKENDS, Rule
 
 #: The modalities that own weights, and which of them serves each kind of token.
 GROUPS = ("text", "video", "audio")
@@ -16,11 +18,49 @@ GROUP_OF = {
     "video": "video",
     "audio": "audio",
 }
-PATTERNS = ("full", "block_causal")
 
 
 class ModelError(UserError):
     """A model configuration or batch that cannot be built or run."""
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Who attends to whom, and on which kernels. The default is everybody to everybody."""
+
+    chunk_seconds: float | None = None  # causal in time by chunks of this length; None = both ways
+    layers: tuple[Rule, ...] = (Rule(),)  # what layers see, in turn: layer i follows layers[i % len(layers)]
+    tile: tuple[int, int, int] = (4, 4, 8)  # (t, y, x) video tokens of one tile
+    flat_tile: int = 128  # tokens of one tile of anything else
+    backend: str = "auto"  # of layers with a pattern
+    dense_backend: str = "auto"  # of layers without
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tile", tuple(self.tile))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if self.chunk_seconds is not None and not self.chunk_seconds > 0:
+            raise ModelError(
+                f"model.attention.chunk_seconds={self.chunk_seconds} must be positive, or null for no causality"
+            )
+        if not self.layers:
+            raise ModelError("model.attention.layers is empty: give at least one rule; [{}] is everything")
+        if len(self.tile) != 3 or min(self.tile) < 1 or self.flat_tile < 1:
+            raise ModelError(
+                f"model.attention.tile={list(self.tile)} and flat_tile={self.flat_tile} must be at least 1"
+            )
+        for name in ("backend", "dense_backend"):
+            if getattr(self, name) not in BACKENDS:
+                raise ModelError(
+                    f"model.attention.{name}={getattr(self, name)!r} is unknown; use one of {', '.join(BACKENDS)}"
+                )
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no layer has a pattern, so that tokens need no tiles."""
+        return self.chunk_seconds is None and all(rule.is_dense for rule in self.layers)
+
+    def rule(self, layer: int) -> Rule:
+        return self.layers[layer % len(self.layers)]
 
 
 @dataclass(frozen=True)
@@ -40,9 +80,7 @@ class TransformerConfig:
     shared_modulation: bool = False  # ablation: one modulation for all modalities
     level_features: int = 256  # sines and cosines of a noise level
     level_width: int = 128  # of the learned embedding of a noise level, input of the modulation heads
-    pattern: str = "full"
-    chunk_seconds: float = 0.5  # of the block-causal pattern
-    attention_backend: str = "auto"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
     rope_time: tuple[float, float] = (0.08, 240.0)  # finest and coarsest wavelength in seconds
     rope_space: tuple[float, float] = (1 / 64, 4.0)  # in units of the picture's shorter side
     norm_eps: float = 1e-5
@@ -76,10 +114,6 @@ class TransformerConfig:
                 raise ModelError(
                     f"model.{group}_ffn_ratio={getattr(self, f'{group}_ffn_ratio')} must be positive"
                 )
-        if self.pattern not in PATTERNS:
-            raise ModelError(f"model.pattern={self.pattern!r} is unknown; use one of {', '.join(PATTERNS)}")
-        if not self.chunk_seconds > 0:
-            raise ModelError(f"model.chunk_seconds={self.chunk_seconds} must be positive")
         for name in ("rope_time", "rope_space"):
             finest, coarsest = getattr(self, name)
             object.__setattr__(self, name, (float(finest), float(coarsest)))  # lists from YAML become tuples
@@ -99,20 +133,22 @@ class TransformerConfig:
         """Width of a group's tokens outside the model."""
         return int(getattr(self, f"{group}_width"))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for YAML; `from_dict` is the inverse."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
-        """Raises ModelError for unknown keys, naming them."""
-        known = set(cls.__dataclass_fields__)
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ModelError(f"unknown model key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**values)
-
     def _legal_heads(self) -> list[int]:
         return [
             h for h in range(1, self.width // 8 + 1) if self.width % h == 0 and (self.width // h) % 2 == 0
         ]
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model as this version writes them, from those of a checkpoint.
+
+    Before attention had a section of its own, its settings were `pattern`, `chunk_seconds` and `attention_backend`.
+    """
+    new = dict(values)
+    if "attention" in new or "pattern" not in new:
+        return new
+    causal = new.pop("pattern") == "block_causal"
+    chunk_seconds = new.pop("chunk_seconds", 0.5)
+    backend = new.pop("attention_backend", "auto")
+    new["attention"] = {"chunk_seconds": chunk_seconds if causal else None, "dense_backend": backend}
+    return new

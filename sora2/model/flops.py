@@ -7,12 +7,14 @@ forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sora2.kernels import TilePattern
+from sora2.kernels.rules import VIDEO
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS
-from sora2.model.packing import OUTPUTS, pack
+from sora2.model.packing import OUTPUTS, pack, plan_segments, tile
 from sora2.types import MODALITIES, Batch
 
 
@@ -35,19 +37,19 @@ def forward_flops(
     batch: int = 1,
     *,
     levels: Mapping[str, int] | None = None,
-    attention_pairs: int | None = None,
+    attention_pairs: Sequence[int] | None = None,
 ) -> int:
     """FLOPs of one forward pass of a batch.
 
     Args:
         tokens: tokens per sample of each present modality, padding included.
         levels: distinct noise levels per modality over the batch; one each when None.
-        attention_pairs: query-key pairs that are computed per sample; all N^2 when None.
+        attention_pairs: per layer, query-key pairs that are computed per sample; all N^2 when None.
     """
     d = config.width
     n = sum(tokens.values())
-    pairs = n * n if attention_pairs is None else attention_pairs
-    per_sample = config.depth * (2 * 4 * d * d * n + 4 * d * pairs)
+    pairs = config.depth * n * n if attention_pairs is None else sum(attention_pairs)
+    per_sample = config.depth * 2 * 4 * d * d * n + 4 * d * pairs
     distinct = 0
     for name, count in tokens.items():
         group = GROUP_OF[name]
@@ -61,15 +63,37 @@ def forward_flops(
 
 
 def batch_forward_flops(config: TransformerConfig, batch: Batch) -> int:
-    """FLOPs of one forward pass of this batch: its token counts, distinct levels and attention pattern."""
+    """FLOPs of one forward pass of this batch: its token counts, distinct levels and attention patterns."""
     packing = pack(batch, config)
-    pairs = None
-    if packing.layout is not None:
-        parts = packing.layout.parts()
-        pairs = None if parts is None else sum(len(p.queries) * len(p.keys) for p in parts)
     tokens = {s.name: s.tokens for s in packing.segments}
     levels = {s.name: len(level) for s, level in zip(packing.segments, packing.levels, strict=True)}
+    pairs = attention_pairs(config, batch)
     return forward_flops(config, tokens, packing.batch, levels=levels, attention_pairs=pairs)
+
+
+def attention_pairs(config: TransformerConfig, batch: Batch) -> list[int] | None:
+    """Per layer the query-key pairs in the tiles that its rule lists, padding included; None where all are dense."""
+    if config.attention.is_dense:
+        return None
+    tiling, known = tile(batch, plan_segments(batch), config.attention)
+    counts = {}
+    for rule in set(config.attention.layers):
+        if rule not in known:
+            known[rule] = tiling.pattern(rule)
+        counts[rule] = listed_pairs(known[rule], rule.top_k)
+    return [counts[config.attention.rule(layer)] for layer in range(config.depth)]
+
+
+def listed_pairs(pattern: TilePattern, top_k: int | None) -> int:
+    """Pairs of tokens in the listed tiles; of video key tiles `top_k` of average length, where that is fewer."""
+    if top_k is None:
+        return pattern.pairs
+    listed = pattern.matrix()[0]  # (n, m)
+    length, is_video = pattern.keys.length, pattern.keys.kind == VIDEO
+    video, other = ((listed & where).double() @ length.double() for where in (is_video, ~is_video))
+    count = (listed & is_video).sum(1)
+    keys = other + video * (top_k / count.clamp_min(1)).clamp_max(1)  # (n,)
+    return round(float(keys @ pattern.queries.length.double()))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ Between attentions every operation is token-wise, so tokens are kept modality-ma
 whose rows are all text tokens of the batch, then all reference, video and audio tokens. A modality is then
 one contiguous slice: its own feed-forward and its own modulation need no gather and no copy. Only attention
 sees the per-sample sequence [text | reference_video | reference_audio | video | audio] of length N.
+
+Where attention has a pattern, the video tokens of a sample lie in tile order, not in raster order, from the
+projection in to the projection out; so do their positions, levels and masks.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sora2.kernels import Layout, Runs, Span, block_causal
-from sora2.model.config import GROUP_OF, ModelError, TransformerConfig
+from sora2.kernels import Rule, Runs, Span, TilePattern, Tiling, cached_tiling
+from sora2.model.cache import KVCache
+from sora2.model.config import GROUP_OF, AttentionConfig, ModelError, TransformerConfig
 from sora2.model.rope import rotation_angles
-from sora2.types import Batch
+from sora2.types import Batch, Modality
 
 #: Runs of at least this many tokens are few.
 RUN_TOKENS = 4
@@ -54,8 +58,11 @@ class Packing:
     tokens: int  # N of the attention sequence
     cosine: Tensor  # (B or 1, N, head_width / 2)
     sine: Tensor
-    key_mask: Tensor | None  # (B, N) bool; None when no token is padding
-    layout: Layout | None
+    modalities: dict[str, Modality]  # the batch's, in the order of the stream
+    raster: dict[str, Tensor]  # per reordered modality (n,): where each raster token lies in tile order
+    patterns: dict[Rule, TilePattern | None]  # per rule of the layers, padding included; None = everything
+    key_mask: Tensor | None  # (B, N) bool for layers without a pattern; None when no token is padding
+    cache: KVCache | None  # keys and values of tokens that are not in this batch
     levels: tuple[Tensor, ...]  # per segment (U,): its distinct noise levels
     level_of_run: tuple[Tensor, ...]  # per segment (batch * runs,): the distinct level of each run of tokens
     runs: tuple[Runs, ...]  # per segment: where its runs lie
@@ -69,25 +76,28 @@ class Packing:
         return list(flat.split([s.batch * s.tokens for s in self.segments]))
 
 
-def pack(batch: Batch, config: TransformerConfig) -> Packing:
-    """Plan the packed sequence of a batch.
+def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) -> Packing:
+    """Plan the packed sequence of a batch, or of the chunk of a film whose earlier tokens are in `cache`.
 
     Raises:
         ModelError: a modality's token width differs from the configuration's.
     """
     present = batch.modalities()
     size = batch.size
-    segments, row, start = [], 0, 0
-    for name, m in present.items():
-        group = GROUP_OF[name]
-        if m.latent.shape[0] != size or m.latent.shape[2] != config.token_width(group):
+    segments, raster = plan_segments(batch), dict[str, Tensor]()
+    for s in segments:
+        m = present[s.name]
+        if m.latent.shape[0] != size or m.latent.shape[2] != config.token_width(s.group):
             raise ModelError(
-                f"batch.{name}.latent is {tuple(m.latent.shape)}; expected ({size}, N, {config.token_width(group)}) "
-                f"from the batch size and model.{group}_width"
+                f"batch.{s.name}.latent is {tuple(m.latent.shape)}; expected ({size}, N, "
+                f"{config.token_width(s.group)}) from the batch size and model.{s.group}_width"
             )
-        segments.append(Segment(name, group, size, m.tokens, row, start))
-        row, start = row + size * m.tokens, start + m.tokens
     device = next(iter(present.values())).latent.device
+    tiling: Tiling | None = None
+    known: dict[Rule, TilePattern] = {}
+    if cache is None and not config.attention.is_dense:
+        tiling, known = tile(batch, segments, config.attention)
+        present, raster = reorder(present, segments, tiling.order.to(device))
     # Everything that decides how to compute is read on the host, each tensor once: no waiting inside the blocks.
     positions = torch.cat([m.positions for m in present.values()], dim=1).float().cpu()  # (B, N, 3)
     if size > 1 and bool((positions == positions[:1]).all()):
@@ -96,11 +106,12 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
     angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
     mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
     key_mask = None if bool(mask.all()) else mask
-    layout = None
-    if config.pattern == "block_causal":
-        timeless = torch.cat([torch.full((s.tokens,), s.name not in OUTPUTS) for s in segments])
-        layout = block_causal(positions[..., 0].to(device), timeless.to(device), config.chunk_seconds)
-        layout.parts()  # found once, here
+    if cache is not None:
+        patterns, key_mask = cache.view(mask)
+    else:
+        patterns = {
+            rule: find_pattern(rule, tiling, known, key_mask, device) for rule in set(config.attention.layers)
+        }
     levels, level_of_run, runs = [], [], []
     for s in segments:
         per_run = level_runs(present[s.name].noise_level.detach().cpu())  # (B, R)
@@ -111,17 +122,91 @@ def pack(batch: Batch, config: TransformerConfig) -> Packing:
         level_of_run.append(index)
         runs.append(Runs(s.rows, size, per_run.shape[1], None if by_run else index))
     return Packing(
-        segments=tuple(segments),
+        segments=segments,
         batch=size,
-        tokens=start,
+        tokens=sum(s.tokens for s in segments),
         cosine=angles.cos().to(device),
         sine=angles.sin().to(device),
+        modalities=present,
+        raster=raster,
+        patterns=patterns,
         key_mask=key_mask,
-        layout=layout,
+        cache=cache,
         levels=tuple(levels),
         level_of_run=tuple(level_of_run),
         runs=tuple(runs),
     )
+
+
+def plan_segments(batch: Batch) -> tuple[Segment, ...]:
+    """Where the modalities of a batch lie, in packing order."""
+    segments, row, start = [], 0, 0
+    for name, m in batch.modalities().items():
+        segments.append(Segment(name, GROUP_OF[name], batch.size, m.tokens, row, start))
+        row, start = row + batch.size * m.tokens, start + m.tokens
+    return tuple(segments)
+
+
+def tile(
+    batch: Batch, segments: tuple[Segment, ...], attention: AttentionConfig
+) -> tuple[Tiling, dict[Rule, TilePattern]]:
+    """The tiles of a batch's sequence, and the patterns found so far for them; both are remembered.
+
+    The grid of the video is that of `batch.video_shape`; without it, or with padding behind it, tiles run along the
+    raster.
+    """
+    present = batch.modalities()
+    clock = torch.cat([present[s.name].positions[..., 0] for s in segments], dim=1).float().cpu()  # (B, N)
+    if bool((clock == clock[:1]).all()):
+        clock = clock[:1]
+    parts = []
+    for s in segments:
+        shape = batch.video_shape if s.name == "video" else None
+        parts.append(
+            (s.name, s.tokens, shape.grid if shape is not None and shape.tokens == s.tokens else None)
+        )
+    return cached_tiling(
+        tuple(parts),
+        clock.contiguous().numpy().tobytes(),
+        attention.tile,
+        attention.flat_tile,
+        attention.chunk_seconds,
+    )
+
+
+def reorder(
+    present: dict[str, Modality], segments: tuple[Segment, ...], order: Tensor
+) -> tuple[dict[str, Modality], dict[str, Tensor]]:
+    """The modalities in tile order, and per modality that this changes the way back to its raster."""
+    found, raster = dict(present), {}
+    for s in segments:
+        local = order[s.sequence] - s.start
+        if bool((local.diff() == 1).all()):
+            continue
+        m = present[s.name]
+        found[s.name] = Modality(
+            *(x.index_select(1, local) for x in (m.latent, m.positions, m.noise_level, m.mask))
+        )
+        raster[s.name] = local.argsort()
+    return found, raster
+
+
+def find_pattern(
+    rule: Rule,
+    tiling: Tiling | None,
+    known: dict[Rule, TilePattern],
+    key_mask: Tensor | None,
+    device: torch.device,
+) -> TilePattern | None:
+    """The pattern of a rule with the batch's padding; None where all see all."""
+    if tiling is None or (rule.is_dense and tiling.rank is None):
+        return None
+    if rule not in known:
+        known[rule] = tiling.pattern(rule)
+    pattern = known[rule]
+    if key_mask is not None:
+        pattern = pattern.with_padding(key_mask.cpu())
+    return pattern.to(device)
 
 
 def lay_out_by_run(tokens: int, per_run: Tensor, distinct: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sora2.kernels import norm_modulate
 from sora2.model.block import Block
+from sora2.model.cache import KVCache
 from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
@@ -33,47 +34,49 @@ class Transformer(nn.Module):
         self.project_in = nn.ModuleDict({g: Linear(config.token_width(g), config.width) for g in GROUPS})
         self.kind = nn.ParameterDict({name: torch.empty(1, config.width) for name in MODALITIES})
         self.modulation = Modulation(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.project_out = nn.ModuleDict(
             {g: ZeroLinear(config.width, config.token_width(g)) for g in OUTPUTS}
         )
         if not any(p.is_meta for p in self.parameters()):
             initialize(self, generator)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, cache: KVCache | None = None) -> dict[str, Tensor]:
         """Velocities of the present outputs: "video" (B, Nv, Cv), "audio" (B, Na, Ca), float32.
 
-        Padding (mask False) is never attended to and its velocity is zero.
+        Padding (mask False) is never attended to and its velocity is zero. With a `cache` the batch holds the tokens
+        of one chunk, in tile order (`streaming.Film`), and attends also to what the cache holds.
 
         Raises:
             ModelError: a latent whose width is not the configuration's.
         """
-        packing = pack(batch, self.config)
+        packing = pack(batch, self.config, cache)
         modulation, last = self.modulation(packing)  # per segment (U, 6, D) and (U, 2, D)
-        x = self._embed(batch, packing)  # (T, D)
+        x = self._embed(packing)  # (T, D)
         for block in self.blocks:
             x = block(x, modulation, packing)  # (T, D)
-        return self._velocities(x, batch, last, packing)
+        return self._velocities(x, last, packing)
 
-    def _embed(self, batch: Batch, packing: Packing) -> Tensor:
+    def _embed(self, packing: Packing) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
         parts = []
         for s in packing.segments:
-            m = getattr(batch, s.name)
+            m = packing.modalities[s.name]
             latent = m.latent.masked_fill(~m.mask.unsqueeze(-1), 0.0)  # (B, N, C), padding silenced
             h = self.project_in[s.group](latent.flatten(0, 1).to(self.kind[s.name].dtype))  # (B * N, D)
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 
-    def _velocities(
-        self, x: Tensor, batch: Batch, modulation: list[Tensor], packing: Packing
-    ) -> dict[str, Tensor]:
+    def _velocities(self, x: Tensor, modulation: list[Tensor], packing: Packing) -> dict[str, Tensor]:
         shift, gain = zip(*(rows.to(x.dtype).unbind(1) for rows in modulation), strict=True)
         x = norm_modulate(x, packing.runs, shift, gain, self.config.norm_eps)  # (T, D)
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:
                 velocity = self.project_out[s.group](x[s.rows]).float()  # (B * N, C)
-                mask = getattr(batch, s.name).mask.unsqueeze(-1)  # (B, N, 1)
-                found[s.name] = velocity.view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)  # (B, N, C)
+                mask = packing.modalities[s.name].mask.unsqueeze(-1)  # (B, N, 1)
+                velocity = velocity.view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)  # (B, N, C)
+                if s.name in packing.raster:
+                    velocity = velocity.index_select(1, packing.raster[s.name])  # (B, N, C)
+                found[s.name] = velocity
         return found

@@ -21,11 +21,11 @@ from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.model import Transformer, TransformerConfig
 from sora2.model import build as build_transformer
-from sora2.model.flops import count_parameters, forward_flops
+from sora2.model.flops import attention_pairs, count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.train.render import SampleRenderer
-from sora2.types import Batch
+from sora2.types import Batch, clean_modality
 
 
 class DiffusionRecipe(Recipe):
@@ -56,7 +56,8 @@ class DiffusionRecipe(Recipe):
 
     def forward_flops(self, batch: Batch) -> float:
         tokens = {name: m.tokens for name, m in batch.modalities().items()}
-        return batch.size * forward_flops(self.model.config, tokens)
+        pairs = attention_pairs(self.model.config, batch)
+        return batch.size * forward_flops(self.model.config, tokens, attention_pairs=pairs)
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
         weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
@@ -86,11 +87,17 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
     audio = codecs.audio_shape(video.seconds)
     tokens = {"text": codecs.text.max_tokens, "video": video.tokens, "audio": audio.tokens}
-    flops = 3 * forward_flops(settings, tokens)
+    places = {"text": torch.zeros(tokens["text"], 3), "video": video.positions(), "audio": audio.positions()}
+    empty = {name: clean_modality(torch.zeros(1, n, 1), places[name]) for name, n in tokens.items()}
+    pairs = attention_pairs(settings, Batch(**empty, video_shape=video, audio_shape=audio))  # type: ignore[arg-type]
+    flops = 3 * forward_flops(settings, tokens, attention_pairs=pairs)
+    density = 1.0 if pairs is None else sum(pairs) / (settings.depth * sum(tokens.values()) ** 2)
+    chunk = settings.attention.chunk_seconds
     return [
         ("model", f"{count_parameters(settings) / 1e6:.1f} M parameters"),
         ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
         ("tokens", f"{sum(tokens.values())} = " + " + ".join(f"{n} {name}" for name, n in tokens.items())),
+        ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
         ("compute", f"{flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
     ]  # fmt: skip
 

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sora2.config import ConfigError, from_mapping, to_mapping
+from sora2.kernels import PatternError, Rule
 from sora2.model import ModelError, Transformer, TransformerConfig, build, initialize
+from sora2.model.config import AttentionConfig, upgrade
 from sora2.model.packing import level_runs
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
 
@@ -146,9 +149,10 @@ def _pad(m, extra):
     return Modality(latent, positions, level, torch.arange(n + extra).expand(B, -1) < n)
 
 
-@pytest.mark.parametrize("pattern", ["full", "block_causal"])
-def test_padding_changes_nothing(pattern):
-    model = _awake(Transformer(replace(TINY, pattern=pattern), torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("chunk_seconds", [None, 0.5])
+def test_padding_changes_nothing(chunk_seconds):
+    attention = AttentionConfig(chunk_seconds=chunk_seconds, flat_tile=5)
+    model = _awake(Transformer(replace(TINY, attention=attention), torch.Generator().manual_seed(0)))
     batch = _batch()
     padded = batch.replace(video=_pad(batch.video, 3), audio=_pad(batch.audio, 2), text=_pad(batch.text, 4))
     out, got = model(batch), model(padded)
@@ -239,7 +243,8 @@ def test_a_token_is_told_its_own_level(model):
 
 
 def test_block_causal_lets_no_future_into_the_past():
-    config = replace(TINY, pattern="block_causal", chunk_seconds=0.3, depth=3)
+    attention = AttentionConfig(chunk_seconds=0.3, flat_tile=5)
+    config = replace(TINY, attention=attention, depth=3)
     model = _awake(Transformer(config, torch.Generator().manual_seed(0)))
     batch = _batch()
     names = ("text", "video", "audio")
@@ -288,11 +293,9 @@ def test_initialisation_leaves_no_value_unset():
     [
         ({"heads": 3}, r"heads=3 does not divide model.width=32; use one of \[1, 2, 4\]"),
         ({"heads": 8}, "at least 8"),
-        ({"pattern": "causal"}, "full, block_causal"),
         ({"depth": 0}, "model.depth=0"),
         ({"rope_time": [2.0, 1.0]}, "rising"),
         ({"level_features": 15}, "even"),
-        ({"chunk_seconds": 0.0}, "chunk_seconds"),
         ({"text_ffn_ratio": 0.0}, "text_ffn_ratio"),
     ],
 )
@@ -301,10 +304,90 @@ def test_impossible_configurations_say_why(change, message):
         replace(TINY, **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chunk_seconds": 0.0}, "chunk_seconds=0.0 must be positive"),
+        ({"layers": ()}, "at least one rule"),
+        ({"tile": (0, 4, 4)}, "tile"),
+        ({"backend": "magic"}, "use one of auto, reference, tiled"),
+    ],
+)
+def test_impossible_attention_says_why(change, message):
+    with pytest.raises(ModelError, match=message):
+        AttentionConfig(**change)
+
+
 def test_configuration_survives_plain_values():
-    assert TransformerConfig.from_dict(TINY.as_dict()) == TINY
-    with pytest.raises(ModelError, match=r"unknown model key\(s\) hieght; known: .*heads"):
-        TransformerConfig.from_dict({"hieght": 3})
+    config = replace(TINY, attention=AttentionConfig(0.5, (Rule((3, 1, 1), 0.5), Rule())))
+    assert from_mapping(TransformerConfig, to_mapping(config)) == config
+    with pytest.raises(ConfigError, match="'hieght'"):
+        from_mapping(TransformerConfig, {"hieght": 3})
+
+
+def test_configurations_of_before_are_read():
+    old = {
+        "width": 32,
+        "heads": 2,
+        "pattern": "block_causal",
+        "chunk_seconds": 0.3,
+        "attention_backend": "sdpa",
+    }
+    assert from_mapping(TransformerConfig, upgrade(old)).attention == AttentionConfig(
+        0.3, dense_backend="sdpa"
+    )
+    full = from_mapping(TransformerConfig, upgrade({**old, "pattern": "full", "attention_backend": "auto"}))
+    assert full.attention == AttentionConfig()
+    assert upgrade(to_mapping(full)) == to_mapping(full)
+
+
+def _with_rules(*rules, **attention):
+    attention = AttentionConfig(layers=rules, tile=(1, 1, 2), flat_tile=4, **attention)
+    return _awake(Transformer(replace(TINY, attention=attention), torch.Generator().manual_seed(0)))
+
+
+def test_tile_order_is_not_seen_from_outside(model):
+    """A window as wide as the clip is dense attention: same values and gradients, whatever the order inside."""
+    level = torch.rand(B, VIDEO.tokens, generator=torch.Generator().manual_seed(7))
+    batch = _batch().replace(video_shape=VIDEO)
+    batch = batch.replace(video=batch.video.replace(noise_level=level))
+    wide = _with_rules(Rule((99, 99, 99)))
+    results = []
+    for network in (model, wide):
+        network.zero_grad()
+        out = network(batch)
+        sum(v.square().sum() for v in out.values()).backward()
+        results.append((out, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}))
+    _close(results[0][0], results[1][0])
+    _close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_window_is_what_a_token_can_reach():
+    """One layer, windows of one tile: the gradient of a video token reaches its tile, all text, near sound."""
+    attention = AttentionConfig(layers=(Rule((1, 1, 1), 0.08),), tile=(1, 1, 2), flat_tile=4)
+    network = _awake(
+        Transformer(replace(TINY, attention=attention, depth=1), torch.Generator().manual_seed(0))
+    )
+    batch = _batch().replace(video_shape=VIDEO)
+    latents = {n: getattr(batch, n).latent.clone().requires_grad_() for n in ("text", "video", "audio")}
+    batch = batch.replace(**{n: getattr(batch, n).replace(latent=x) for n, x in latents.items()})
+    loss = network(batch)["video"][:, 6].square().sum()  # frame 1, second row, first column, 0.375 s
+    reached = {
+        n: (g.abs().sum((0, 2)) > 0).nonzero()[:, 0].tolist()
+        for n, g in zip(latents, torch.autograd.grad(loss, list(latents.values())), strict=True)
+    }
+    # sound in tiles of four tokens: centres of the second lie at 0.18 .. 0.30 s, of the third at 0.34 .. 0.46 s
+    assert reached == {"text": list(range(TEXT)), "video": [6, 7], "audio": list(range(4, 12))}
+
+
+def test_layers_follow_their_rules_in_turn():
+    network = _with_rules(Rule((1, 1, 1)), Rule())
+    assert [b.attention.rule for b in network.blocks] == [Rule((1, 1, 1)), Rule()]
+
+
+def test_a_window_without_a_grid_is_refused():
+    with pytest.raises(PatternError, match="video_shape"):
+        _with_rules(Rule((1, 1, 1)))(_batch())
 
 
 def test_a_compiled_block_is_one_graph_with_the_same_values():

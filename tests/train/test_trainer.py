@@ -198,3 +198,34 @@ def test_unknown_command_and_config_error_type(capsys):
     assert "unknown command 'trian'" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         compose_config(["nonsense.key=1"])
+
+
+def test_sparse_attention_trains_from_the_config_and_its_export_is_streamed(world, capsys):
+    """Windows, top-k and causality chosen by overrides: losses fall like any, and the export makes a longer clip."""
+    rules = "[{window: [1, 1, 1], video_hears_seconds: 0.3}, {top_k: 2}]"
+    extra = {
+        "model.attention.tile": "[1, 1, 2]",
+        "model.attention.flat_tile": 8,
+        "model.attention.layers": rules,
+    }
+    extra |= {"trainer.max_samples": 16}
+    config = training_overrides(world, "sparse", attention="streaming", **extra)
+    assert main(["train", *config]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"attention  0\.\d+ of all pairs, causal by chunks of 0.5 s", said)
+    weights = load_file(world / "runs/sparse/export/model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+    pipeline = Pipeline.from_checkpoint(world / "runs/sparse/export")
+    layers = pipeline.model.config.attention.layers
+    assert layers[0].window == (1, 1, 1) and layers[1].top_k == 2
+    clip = pipeline.generate([Request(prompt="clip", seconds=3.0)])[0]  # trained on 1.1 s
+    assert clip.video.shape[0] == 24
+
+
+def test_an_attention_that_cannot_be_is_named(world):
+    with pytest.raises(ConfigError, match=r"model\.attention\.layers.*windw"):
+        train(
+            compose_config(
+                training_overrides(world, "bad", **{"model.attention.layers": "[{windw: [1, 1, 1]}]"})
+            )
+        )
