@@ -14,7 +14,7 @@ from sora2.errors import UserError
 from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
-from sora2.metrics.registry import MetricError
+from sora2.metrics.values import MetricError
 from sora2.types import Clip
 
 #: Parts of a toybox truth that a caption commands. The rest (paths, events) is one of many possible outcomes.

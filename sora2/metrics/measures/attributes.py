@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sora2.metrics.calibration import load_calibration
+from sora2.metrics.detector_lag import load_detector_lag
 from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
-from sora2.metrics.registry import Unmeasurable, metric
+from sora2.metrics.registry import metric
+from sora2.metrics.values import Unmeasurable
 from sora2.metrics.timbre import material_amplitudes
 from sora2.toybox.vocabulary import MATERIALS
 
@@ -19,10 +20,17 @@ from sora2.toybox.vocabulary import MATERIALS
 LINK_SECONDS = 0.050
 
 
-@metric("color_accuracy", unit="", direction="higher", needs=("video", "truth"), tolerance=1.0)
+@metric(
+    "color_accuracy",
+    unit="",
+    direction="higher",
+    needs=("video", "truth"),
+    tolerance=1.0,
+    answers_to=("wrong prompt",),
+)
 def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose colour is seen, one to one, as a share of balls commanded or seen, whichever is more."""
-    wanted = Counter(ball["color"] for ball in evidence.truth["balls"])
+    wanted = Counter(ball["color"] for ball in evidence.asked_balls())
     seen = Counter(track.color for track in evidence.tracks)
     if not seen:
         raise Unmeasurable("no ball found")
@@ -38,14 +46,15 @@ def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     voices of the public table; the material with the largest amplitude, over all sounds of the ball, is the answer.
     A ball that touches nothing has no say; a ball that is missing, or touches in silence, is wrong.
     """
+    balls = evidence.asked_balls()
     if not evidence.tracks:
         raise Unmeasurable("no ball found")
-    audio, rate = evidence.clip.audio.numpy().astype(np.float64), evidence.clip.sample_rate
+    audio, rate = evidence.sound, evidence.clip.sample_rate
     contacts = evidence.contacts(FAINT_SPEED)
-    lag = lag_of(evidence).seconds + load_calibration().lag_seconds
+    lag = lag_of(evidence).seconds + load_detector_lag().lag_seconds
     verdicts: dict[str, str] = {}
     asked = right = 0
-    for ball in evidence.truth["balls"]:
+    for ball in balls:
         own = [i for i, track in enumerate(evidence.tracks) if track.color == ball["color"]]
         touches = np.array([c.seconds for c in contacts if c.ball in own])
         if own and not len(touches):

@@ -9,7 +9,8 @@ import numpy as np
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
 from sora2.metrics.onsets import SILENCE, detect_onsets
-from sora2.metrics.registry import Unmeasurable, metric
+from sora2.metrics.registry import metric
+from sora2.metrics.values import Unmeasurable
 from sora2.metrics.spectra import log_mel, si_sdr
 
 #: PSNR of pictures that are equal to the last bit, which has no finite value.

@@ -2,7 +2,7 @@
 
 Any pair of detectors has a bias (an attack takes time to rise, a flash of contact falls between frames). Here it is
 measured on the toybox's train split, stored beside this file with how it was measured, and subtracted. It is never
-fitted on clips that are evaluated. `python -m sora2.metrics.calibration` measures it anew.
+fitted on clips that are evaluated. `python -m sora2.metrics.detector_lag` measures it anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-_FILE = Path(__file__).with_name("calibration.json")
+_FILE = Path(__file__).with_name("detector_lag.json")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class DetectorLag:
     """What was measured, on what."""
 
     lag_seconds: float  # onset heard - contact seen, of matched pairs, median
@@ -29,12 +29,12 @@ class Calibration:
 
 
 @functools.cache
-def load_calibration() -> Calibration:
-    """The stored calibration."""
-    return Calibration(**json.loads(_FILE.read_text()))
+def load_detector_lag() -> DetectorLag:
+    """The stored measurement."""
+    return DetectorLag(**json.loads(_FILE.read_text()))
 
 
-def measure_calibration(clips: int = 400, seed: int = 0) -> Calibration:
+def measure_detector_lag(clips: int = 400, seed: int = 0) -> DetectorLag:
     """Median lag between the two detectors on `clips` train clips, pairs within 40 ms."""
     from sora2.metrics.evidence import Evidence
     from sora2.metrics.matching import match
@@ -51,10 +51,10 @@ def measure_calibration(clips: int = 400, seed: int = 0) -> Calibration:
     centre = float(np.median(lags))
     jitter = 1.4826 * float(np.median(np.abs(np.array(lags) - centre)))
     source = f"toybox train split, seed {seed}, scenes {', '.join(config.scenes)}, {config.fps:g} fps"
-    return Calibration(round(centre, 6), round(jitter, 6), len(lags), clips, source)
+    return DetectorLag(round(centre, 6), round(jitter, 6), len(lags), clips, source)
 
 
 if __name__ == "__main__":
-    measured = measure_calibration()
+    measured = measure_detector_lag()
     _FILE.write_text(json.dumps(asdict(measured), indent=2) + "\n")
     print(_FILE.read_text(), end="")
