@@ -71,7 +71,7 @@ def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
         right += verdict == ball["material"]
     if not asked:
         raise Unmeasurable("no commanded ball touches anything")
-    return right / asked, {"heard": verdicts}
+    return right / asked, {"heard": verdicts, "asked": asked}
 
 
 def _struck_alone(evidence: Evidence, contacts: list[Any], seconds: float, own: list[int]) -> bool:
