@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,9 @@ from sora2.metrics.onsets import Onsets, detect_onsets
 from sora2.metrics.tracking import Track, find_balls
 from sora2.metrics.values import NotAsked, Unmeasurable
 from sora2.types import Clip
+
+# Frames are small and clips are spread over processes: threads inside OpenCV only wait for each other.
+cv2.setNumThreads(1)
 
 #: What a metric may need beside its clip. "paths" are the truth's positions per frame, which a commanded truth (of a
 #: generated clip) does not have; "reference" is the clip that this one should reproduce.
@@ -39,6 +44,7 @@ class Evidence:
         self.truth = clip.meta.get("truth") if truth is None else truth
         self.reference = reference
         self._of_reference: Evidence | None = None
+        self._remembered: dict[Any, tuple[Any, frozenset[str]]] = {}  # function -> (result, its needs)
 
     def offers(self, need: str) -> bool:
         """Whether the clip has what a metric needs, a name of `NEEDS`."""
@@ -57,7 +63,17 @@ class Evidence:
                 for name in names:
                     if name in other.__dict__:
                         self.__dict__[name] = other.__dict__[name]
+        same = {s for s in ("video", "audio") if getattr(self.clip, s) is getattr(other.clip, s)}
+        if self.truth is other.truth:
+            same |= {"truth", "paths"}
+        self._remembered |= {f: known for f, known in other._remembered.items() if known[1] <= same}
         return self
+
+    def remember(self, function: Callable[[Evidence], Any], needs: frozenset[str]) -> Any:
+        """function(self), computed once; `needs` are all that it looks at."""
+        if function not in self._remembered:
+            self._remembered[function] = (function(self), needs)
+        return self._remembered[function][0]
 
     def of_reference(self) -> Evidence:
         """Evidence of the reference, measured once."""
@@ -89,8 +105,6 @@ class Evidence:
     @cached_property
     def flow(self) -> NDArray[np.float32]:
         """(T - 1, H, W, 2) pixels by which each place of a frame has moved in the next (DIS optical flow)."""
-        import cv2
-
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         grey = self.luma.round().astype(np.uint8)
         empty = np.zeros((0, *grey.shape[1:], 2), np.float32)

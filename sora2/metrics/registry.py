@@ -30,6 +30,9 @@ Direction = Literal["lower", "higher", "zero"]
 
 Statistic = Literal["mean", "median"]
 
+#: Distance from the best that counts half where the tolerance is the best value itself.
+LEAST_SCALE = 0.1
+
 ClipFunction = Callable[[Evidence], float | tuple[float, dict[str, Any]]]
 
 
@@ -68,7 +71,7 @@ class Metric:
             if need in self.needs and not evidence.offers(need):
                 return MetricValue.missing(f"the clip has no {need}", self.unit)
         try:
-            result = self.measure(evidence)
+            result = evidence.remember(self.measure, self.needs)
         except NotAsked:
             return None
         except Unmeasurable as error:
@@ -89,7 +92,7 @@ class Metric:
     def cost(self, outcome: MetricValue) -> float:
         """How bad a clip is on a scale that all metrics share: 0 perfect, 1/2 at the tolerance, 1 unmeasurable.
 
-        With d the distance from the best value and s that of the tolerance it is d / (d + s): monotone in the value,
+        With d the distance from the best value and s that of the tolerance (0.1 where that is none) it is d / (d + s): monotone in the value,
         and finite for a clip without one, so a missing ball can be compared with a wrong one.
         """
         if not outcome.measured:
@@ -99,7 +102,8 @@ class Metric:
             distance = max(0.0, self.best - outcome.value)
         elif self.direction == "lower":
             distance = max(0.0, outcome.value - self.best)
-        return distance / (distance + abs(self.tolerance - self.best))
+        scale = abs(self.tolerance - self.best)
+        return distance / (distance + (scale if scale > 0 else LEAST_SCALE))
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def metric(
                 f"{name} of the clip less {name} of its reference.",
                 best=0.0,
                 answers_to=frozenset(answers_to),
-                measure=_excess_of(function),
+                measure=_excess_of(function, frozenset(needs)),
                 **common,
             )
         return function
@@ -275,9 +279,10 @@ def select_metrics(
     return {n: clip[n] for n in wanted if n in clip}, {n: corpus[n] for n in wanted if n in corpus}
 
 
-def _excess_of(function: ClipFunction) -> ClipFunction:
+def _excess_of(function: ClipFunction, needs: frozenset[str]) -> ClipFunction:
     def excess(evidence: Evidence) -> tuple[float, dict[str, Any]]:
-        own, other = function(evidence), function(evidence.of_reference())
+        own = evidence.remember(function, needs)
+        other = evidence.of_reference().remember(function, needs)
         a, b = (v[0] if isinstance(v, tuple) else v for v in (own, other))
         return a - b, {"clip": a, "reference": b}
 

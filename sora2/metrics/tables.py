@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sora2.metrics.comparison import Comparison
 from sora2.metrics.evaluation import Evaluation, Summary
 from sora2.metrics.gates import GATES
 from sora2.metrics.registry import Metric
@@ -95,6 +96,27 @@ def corpus_table(evaluation: Evaluation) -> Table:
         if any(v is not None for v in values):
             body.append([f"{name}\u00a0{_ARROW[metric.direction]}", *[_corpus_cell(v) for v in values]])
     return ["of the set", *rows], body
+
+
+def difference_table(comparison: Comparison) -> Table:
+    """Metrics down: A, B, B less A with its interval, change of success rate, corrected p, verdict."""
+    body = []
+    for d in comparison.differences:
+        shares = [f", {m:.0%} measured" if m < 1 else "" for m in (d.measured_a, d.measured_b)]
+        low, high = d.value.low, d.value.high
+        interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
+        body.append(
+            [
+                label(d.metric),
+                number(d.a) + shares[0],
+                number(d.b) + shares[1],
+                number(d.value.estimate) + interval,
+                f"{100 * d.success.estimate:+.0f} points",
+                f"{d.adjusted_p:.3f}" if math.isfinite(d.adjusted_p) else "–",
+                d.verdict,
+            ]
+        )
+    return ["metric", "A", "B", "B less A", "success", "p, corrected", "verdict"], body
 
 
 def definition_table(evaluation: Evaluation) -> Table:

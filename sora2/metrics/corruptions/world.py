@@ -103,10 +103,11 @@ def restitution(subject: Subject, factor: float) -> Clip:
 
 @corruption("energy", unit="", severities=(0, 1.03, 1.06, 1.1, 1.15), neutral=0, streams=BOTH)
 def energy(subject: Subject, ratio: float) -> Clip:
-    """Every bounce gives energy: this restitution, above 1."""
+    """Every bounce of the first ball gives energy: this restitution, above 1."""
 
     def change(index: int, disc: Disc) -> None:
-        disc.restitution = ratio
+        if index == 0:
+            disc.restitution = ratio
 
     return render(subject, simulated(subject, made_of(subject), change))
 
