@@ -41,11 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Raises MetricError for unknown names, fewer than two clips, or a file in the place of --out."""
-    from sora2.metrics.calibration import calibrate
+    from sora2.metrics.calibration import calibrate, calibration_clips
     from sora2.metrics.calibration_page import verdict_table, write_calibration
     from sora2.metrics.corruptions import all_corruptions, select_corruptions
     from sora2.metrics.tables import markdown
-    from sora2.toybox import Toybox, ToyboxConfig
 
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> int:
     cache = args.out / "measured"
     if args.fresh:
         shutil.rmtree(cache, ignore_errors=True)
-    clips = Toybox(ToyboxConfig(seed=args.toybox_seed, split=args.split)).clips(range(args.clips))
+    clips = calibration_clips(args.clips, args.split, args.toybox_seed)
     result = calibrate(
         clips,
         metrics,

@@ -31,6 +31,7 @@ from sora2.metrics.evidence import Evidence
 from sora2.metrics.measuring import Task, fingerprint
 from sora2.metrics.registry import Metric, all_metrics
 from sora2.metrics.values import MetricError
+from sora2.toybox import Toybox, ToyboxConfig
 from sora2.toybox.physics import JammedError
 from sora2.types import Clip
 
@@ -38,6 +39,8 @@ Array = NDArray[np.float64]
 
 #: A change of mean cost smaller than this is no answer, however certain.
 LEAST_CHANGE = 0.02
+#: A change of mean cost up to this is indifference: a tenth of the way from perfect to unmeasurable.
+SMALL_CHANGE = 0.1
 #: Standard errors of a change that make it certain, and of the real clips' mean that make the noise floor.
 CERTAIN = 2.0
 
@@ -122,10 +125,15 @@ class Response:
 
     @property
     def indifferent(self) -> bool:
-        """Whether no severity changes the mean cost by more than the noise floor, or than `LEAST_CHANGE`."""
+        """Whether no severity changes the mean cost by more than the noise floor, or than `SMALL_CHANGE`."""
         mean, error = self.change()
-        floor = max(LEAST_CHANGE, self.noise_floor if math.isfinite(self.noise_floor) else 0.0)
+        floor = max(SMALL_CHANGE, self.noise_floor if math.isfinite(self.noise_floor) else 0.0)
         return bool((np.abs(mean) <= floor + CERTAIN * error).all())
+
+    @property
+    def expected(self) -> bool:
+        """Whether the metric declares that it notices this damage."""
+        return self.corruption.name in self.metric.answers_to | self.metric.also
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,20 @@ class CalibrationResult:
     def of_metric(self, name: str) -> Iterator[Response]:
         for corruption in self.corruptions:
             yield self.responses[name, corruption]
+
+
+def calibration_clips(count: int, split: str = "test", seed: int = 0) -> list[Clip]:
+    """Real clips: as drawn, and every fourth with two balls staged to meet in the air, for collisions are rare."""
+    box = Toybox(ToyboxConfig(seed=seed, split=split))
+    return [_staged(box, i) if i % 4 == 3 else box.clip(i) for i in range(count)]
+
+
+def _staged(box: Toybox, index: int) -> Clip:
+    """Two balls of different mass that fly at each other under low gravity."""
+    height = 0.3 + 0.02 * (index % 5)
+    left = {"x": 0.25, "y": height, "vx": 0.5, "vy": -0.1, "size": "small", "color": "yellow", "material": "rubber"}
+    right = {"x": 0.75, "y": height, "vx": -0.4, "vy": -0.1, "size": "big", "color": "purple", "material": "metal"}
+    return box.clip(index, gravity="low", balls=[left, right])
 
 
 def calibrate(

@@ -97,7 +97,7 @@ def verdict_table(result: CalibrationResult, metrics: Sequence[Metric]) -> tuple
                 "yes" if all(monotone) else f"{sum(monotone)} of {len(monotone)}",
                 number(_median(responses[0].value[responses[0].neutral])) if responses else "",
                 number(responses[0].noise_floor) if responses else "",
-                _listed([r for r in others if not r.indifferent], "nothing else"),
+                _listed([r for r in others if not r.indifferent and not r.improves], "nothing else"),
                 _listed([r for r in responses if r.improves], "none"),
             ]
         )

@@ -49,7 +49,8 @@ class Metric:
     description: str
     group: str  # module that holds it: physics, synchrony ...
     best: float  # value of a perfect clip
-    answers_to: frozenset[str]  # controlled corruptions that it must notice; it must ignore all others
+    answers_to: frozenset[str]  # controlled corruptions that it must notice
+    also: frozenset[str]  # corruptions that it may notice; it must ignore all others
     weights: tuple[str, ...]  # published weights it needs, see `sora2.metrics.weights`
     measure: ClipFunction
 
@@ -154,14 +155,17 @@ def metric(
     statistic: Statistic = "mean",
     best: float | None = None,
     answers_to: Iterable[str] = (),
+    also: Iterable[str] = (),
     weights: Iterable[str] = (),
     paired: bool = False,
+    claimed: Literal["itself", "twin"] = "itself",
     description: str = "",
 ) -> Callable[[ClipFunction], ClipFunction]:
     """Register the decorated function as a metric. The first paragraph of its docstring is the description.
 
     best: value of a perfect clip; default 1 for direction "higher", else 0. paired: also register NAME_excess, the
     value of the clip less that of its reference, for rows that have one (a re-encoded, corrupted or re-made clip).
+    claimed: which of the two answers to the damage; the twin, where the content weighs more than the damage.
     """
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -181,7 +185,8 @@ def metric(
             statistic,
             text,
             best=perfect,
-            answers_to=frozenset(answers_to),
+            answers_to=frozenset(answers_to if claimed == "itself" else ()),
+            also=frozenset(also),
             measure=function,
             **common,
         )
@@ -197,7 +202,8 @@ def metric(
                 statistic,
                 f"{name} of the clip less {name} of its reference.",
                 best=0.0,
-                answers_to=frozenset(answers_to),
+                answers_to=frozenset(answers_to if claimed == "twin" else ()),
+                also=frozenset(also),
                 measure=_excess_of(function, frozenset(needs)),
                 **common,
             )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sora2.metrics.detector_lag import load_detector_lag
+from sora2.metrics.damage import BROKEN_LAW, FALSE_SOUND, LOST_PICTURE, LOST_SOUND, MOVED_SOUND, SHAKEN_PICTURE
 from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
@@ -26,7 +27,8 @@ LINK_SECONDS = 0.050
     direction="higher",
     needs=("video", "truth"),
     tolerance=1.0,
-    answers_to=("wrong prompt",),
+    answers_to=("wrong prompt", "object removed", "object added"),
+    also=("black",),
 )
 def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose colour is seen, one to one, as a share of balls commanded or seen, whichever is more."""
@@ -38,7 +40,15 @@ def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return right / max(wanted.total(), seen.total()), {"wanted": dict(wanted), "seen": dict(seen)}
 
 
-@metric("material_accuracy", unit="", direction="higher", needs=("video", "audio", "truth"), tolerance=1.0)
+@metric(
+    "material_accuracy",
+    unit="",
+    direction="higher",
+    needs=("video", "audio", "truth"),
+    tolerance=1.0,
+    answers_to=("pitch shift", "wrong audio", "wrong prompt"),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, *LOST_SOUND, *MOVED_SOUND, *FALSE_SOUND, *BROKEN_LAW),
+)
 def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose impacts sound of their material, as a share of balls that are missing or seen to hit.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sora2.metrics.damage import LOST_PICTURE, SHAKEN_PICTURE
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.motion import Contact, Piece
 from sora2.metrics.registry import metric
@@ -30,7 +31,8 @@ WALL_MARGIN = 0.05
     needs=("video", "truth"),
     tolerance=0.1,
     statistic="median",
-    answers_to=("restitution",),
+    answers_to=("restitution", "energy"),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, "wrong prompt", "time warp", "blur"),
 )
 def restitution_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of restitution (speed after / before wall and floor impacts) against the ball's, median over impacts."""
@@ -58,7 +60,15 @@ def restitution_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     }
 
 
-@metric("energy_gain", unit="%", direction="lower", needs=("video",), tolerance=15, answers_to=("energy", "backwards"))
+@metric(
+    "energy_gain",
+    unit="%",
+    direction="lower",
+    needs=("video",),
+    tolerance=15,
+    answers_to=("energy", "backwards"),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE),
+)
 def energy_gain(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Kinetic energy that contacts create, as a share of the most that the clip's balls carry together.
 
@@ -95,6 +105,7 @@ def energy_gain(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     tolerance=25,
     statistic="median",
     answers_to=("mass",),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, "wrong prompt", "passed through", "restitution", "blur"),
 )
 def momentum_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Horizontal momentum that collisions of two balls create or destroy, as a share of what they carry, median over

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sora2.metrics.damage import LOST_PICTURE, SHAKEN_PICTURE
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.motion import noise_of
 from sora2.metrics.registry import metric
@@ -56,6 +57,7 @@ def flights(evidence: Evidence) -> list[Flight]:
     tolerance=10,
     statistic="median",
     answers_to=("gravity", "time warp"),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, "wrong prompt", "blur"),
 )
 def gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of gravity, fitted to the free flights of all balls together, against the commanded one."""

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from sora2.metrics.damage import BROKEN_LAW
 from sora2.metrics.detector_lag import load_detector_lag
 from sora2.metrics.events import FAINT_SPEED, MERGE_SECONDS, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
+from sora2.metrics.measures.collisions import near_another_ball
+from sora2.metrics.measures.synchrony import UNMATCHED
 from sora2.metrics.registry import metric
 from sora2.metrics.values import Unmeasurable
 
@@ -28,7 +31,7 @@ FEWEST, SPEED_RANGE, PLACE_RANGE = 4, 1.5, 0.15
 
 @dataclass(frozen=True)
 class Heard:
-    """Impacts that are both seen and heard, alone within 30 ms."""
+    """Impacts on walls and the floor that are both seen and heard, alone within 30 ms."""
 
     speed: Array  # (E,) closing speed, world units per second
     place: Array  # (E,) pan of the place in the picture, -1 left to 1 right
@@ -45,6 +48,8 @@ def heard_impacts(evidence: Evidence) -> Heard:
     lag = lag_of(evidence).seconds + load_detector_lag().lag_seconds
     seconds = np.array([c.seconds for c in contacts])
     alone = np.array([np.sum(np.abs(seconds - s) < MERGE_SECONDS) == 1 for s in seconds], np.bool_)
+    meets = [near_another_ball(evidence.tracks, c, evidence.clip.fps) for c in contacts]
+    alone &= ~np.array(meets, np.bool_)
     rows, columns = match(seconds, evidence.onsets.seconds - lag, LINK_SECONDS)
     rows, columns = rows[alone[rows]], columns[alone[rows]]
     width = evidence.clip.video.shape[2]
@@ -62,7 +67,8 @@ def heard_impacts(evidence: Evidence) -> Heard:
     direction="higher",
     needs=("video", "audio"),
     tolerance=0.5,
-    answers_to=("loudness flattened", "wrong audio"),
+    answers_to=("loudness scrambled", "wrong audio"),
+    also=(*UNMATCHED, *BROKEN_LAW, "loudness flattened", "stereo narrowed", "dc offset", "hum", "teleport"),
 )
 def loudness_correlation(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Rank correlation of the speed and the loudness of impacts."""
@@ -80,6 +86,7 @@ def loudness_correlation(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "audio"),
     tolerance=0.7,
     answers_to=("channels swapped", "wrong audio"),
+    also=(*UNMATCHED, *BROKEN_LAW, "loudness flattened", "stereo narrowed", "dc offset", "hum", "teleport"),
 )
 def pan_correlation(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Correlation of an impact's place in the picture, left to right, with its place in the stereo sound; 0 for mono.
@@ -97,6 +104,7 @@ def pan_correlation(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "audio"),
     tolerance=0.3,
     answers_to=("channels swapped", "wrong audio"),
+    also=(*UNMATCHED, *BROKEN_LAW, "loudness flattened", "stereo narrowed", "dc offset", "hum", "teleport"),
 )
 def pan_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Distance of an impact's place in the stereo sound from that in the picture, mean over impacts; the picture is 2

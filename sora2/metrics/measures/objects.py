@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sora2.metrics.damage import LOST_PICTURE, SHAKEN_PICTURE
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.registry import metric
 from sora2.metrics.tracking import Track
@@ -28,7 +29,8 @@ CLOSE = 1.25
     direction="higher",
     needs=("video", "truth"),
     tolerance=0.95,
-    answers_to=("object removed", "object added", "frozen", "wrong prompt"),
+    answers_to=("object removed", "object added", "wrong prompt"),
+    also=("black",),
 )
 def permanence(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """F1 of the presence of balls, frame by frame: commanded balls that are there, against those missing and those
@@ -49,7 +51,13 @@ def permanence(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 
 
 @metric(
-    "continuity", unit="", direction="higher", needs=("video",), tolerance=0.99, answers_to=("teleport",)
+    "continuity",
+    unit="",
+    direction="higher",
+    needs=("video",),
+    tolerance=0.99,
+    answers_to=("teleport",),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE),
 )
 def continuity(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Share of steps from frame to frame that balls make by moving, not by jumping.
@@ -78,6 +86,7 @@ def continuity(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "truth"),
     tolerance=20,
     answers_to=("passed through",),
+    also=("black", "object removed", "object added", "teleport", "size drift", "wrong prompt"),
 )
 def interpenetration(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Depth to which two balls enter each other, as a share of the sum of their radii: the deepest moment.
@@ -95,7 +104,15 @@ def interpenetration(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return 100 * deepest, {}
 
 
-@metric("shape_drift", unit="%", direction="lower", needs=("video",), tolerance=15, answers_to=("size drift",))
+@metric(
+    "shape_drift",
+    unit="%",
+    direction="lower",
+    needs=("video",),
+    tolerance=15,
+    answers_to=("size drift",),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, "blur", "picture noise", "object added"),
+)
 def shape_drift(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Change of a ball's radius over the clip (95th less 5th percentile, of the median), largest over balls; frames in
     which it nearly touches another ball or leaves the picture do not count."""

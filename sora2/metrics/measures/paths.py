@@ -24,12 +24,18 @@ LOST_SPEED = 8.0
 #: Horizons (seconds) at which the error is also reported.
 HORIZONS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
-DAMAGED = ("gravity", "restitution", "energy", "mass", "time warp", "object removed", "teleport", "passed through",
+DAMAGED = ("gravity", "restitution", "energy", "time warp", "object removed", "teleport", "passed through",
            "backwards", "frames frozen", "frames dropped", "frames swapped")  # fmt: skip
 
 
 @metric(
-    "position_error", unit="%", direction="lower", needs=("video", "paths"), tolerance=5, answers_to=DAMAGED
+    "position_error",
+    unit="%",
+    direction="lower",
+    needs=("video", "paths"),
+    tolerance=5,
+    answers_to=DAMAGED,
+    also=("mass", "black", "ghosting", "compression", "size drift", "wrong prompt"),
 )
 def position_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Distance of each ball from its true place, root mean square over frames and balls, in percent of the picture's

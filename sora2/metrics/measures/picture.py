@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sora2.metrics.damage import BROKEN_LAW, LOST_PICTURE, SHAKEN_PICTURE
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.gates import changed_frames
 from sora2.metrics.registry import metric
@@ -24,24 +25,35 @@ CELLS = 8
 BLOCK = 8
 #: A pixel belongs to something that moves when it is this far from the clip's still background.
 FOREGROUND = 25.0
+#: A place that keeps more than this of its contrast has not been left.
+STILL_THERE = 0.85
 #: Steps between two flat stretches that are bands of a gradient, not edges of things.
 BAND_STEPS = (2.0, 12.0)
 
 
-def _video(name: str, tolerance: float, answers_to: tuple[str, ...], unit: str = "levels") -> Any:
+#: All that changes what moves in the picture, and how.
+WORLD = (*LOST_PICTURE, *SHAKEN_PICTURE, *BROKEN_LAW, "teleport", "size drift", "object added", "picture seam", "flicker",
+         "picture noise", "blur")  # fmt: skip
+
+
+def _video(
+    name: str, tolerance: float, answers_to: tuple[str, ...], also: tuple[str, ...] = (), **options: Any
+) -> Any:
     """A metric of the picture alone, less is better, with a paired twin."""
     return metric(
         name,
-        unit=unit,
+        unit=options.pop("unit", "levels"),
         direction="lower",
         needs=("video",),
         tolerance=tolerance,
         answers_to=answers_to,
+        also=also,
         paired=True,
+        **options,
     )
 
 
-@_video("flicker", 1.0, ("flicker",))
+@_video("flicker", 1.0, ("flicker",), ("picture noise", "picture seam", "black"))
 def flicker(evidence: Evidence) -> float:
     """Change of brightness back and forth from frame to frame: second difference of the mean luma of 8 x 8 cells, the
     median over cells, so that what moves through the picture does not count, root mean square over frames."""
@@ -50,7 +62,7 @@ def flicker(evidence: Evidence) -> float:
     return float(np.sqrt((second**2).mean() / 6))
 
 
-@_video("picture_noise", 2.0, ("picture noise",))
+@_video("picture_noise", 2.0, ("picture noise",), ("flicker",))
 def picture_noise(evidence: Evidence) -> float:
     """Standard deviation of grain that is new in every frame, from second differences in time, median over pixels."""
     luma = _at_least(evidence, 3)
@@ -58,7 +70,7 @@ def picture_noise(evidence: Evidence) -> float:
     return 1.4826 * float(np.median(second)) / np.sqrt(6)
 
 
-@_video("warp_error", 4.0, ("picture noise", "flicker"))
+@_video("warp_error", 4.0, ("picture noise", "flicker"), WORLD, claimed="twin")
 def warp_error(evidence: Evidence) -> float:
     """Difference of each frame from the one before carried along by the optical flow, mean over pixels. A still clip
     has none."""
@@ -72,7 +84,7 @@ def warp_error(evidence: Evidence) -> float:
     return total / (len(luma) - 1)
 
 
-@_video("blur", 0.85, ("blur",), unit="")
+@_video("blur", 0.85, ("blur",), WORLD, unit="", claimed="twin")
 def blur(evidence: Evidence) -> float:
     """Blur of Crete et al. (2007), "The blur effect": how little the variation between neighbouring pixels falls when
     the frame is blurred on purpose; 0 sharp, 1 blurred. The larger of both axes, mean over 8 frames."""
@@ -106,7 +118,7 @@ def blocking(evidence: Evidence) -> float:
     return max(0.0, float(np.mean(values)))
 
 
-@_video("banding", 5.0, ("banding",), unit="%")
+@_video("banding", 5.0, ("banding",), ("picture noise", "compression"), unit="%")
 def banding(evidence: Evidence) -> float:
     """Pixels at a step of 2 to 12 levels between two flat stretches, as a share of all pixels of smooth places."""
     frames = _some(evidence.luma, 8).round()
@@ -123,10 +135,10 @@ def banding(evidence: Evidence) -> float:
     return 100 * edges / smooth
 
 
-@_video("ghosting", 0.1, ("ghosting",), unit="")
+@_video("ghosting", 0.3, ("ghosting",), ("blur", "compression", "flicker", "black", "picture seam", "frames frozen", "picture noise"), unit="")
 def ghosting(evidence: Evidence) -> float:
     """What remains, one frame later, at places that a moving thing has left, as a share of its contrast there: the
-    median over such pixels. Against the still background of the clip; a moving camera leaves nothing to measure."""
+    upper quartile over such pixels. Against the still background of the clip; a moving camera leaves nothing to measure."""
     luma = _at_least(evidence, 3)
     rest = luma - np.median(luma, axis=0)  # (T, H, W) departure from the background
     shares = []
@@ -134,16 +146,16 @@ def ghosting(evidence: Evidence) -> float:
     for before, after in zip(rest[:-1], rest[1:], strict=True):
         thing = np.abs(before) > FOREGROUND
         share = np.where(thing, after / np.where(thing, before, 1.0), 0.0)
-        covered = (np.abs(after) > 0.6 * FOREGROUND) & (~thing | (share > 0.6))
-        left = thing & (cv2.dilate(covered.astype(np.uint8), kernel) == 0)
+        still_there = (np.abs(after) > 0.6 * FOREGROUND) & (~thing | (share > STILL_THERE))
+        left = thing & (cv2.dilate(still_there.astype(np.uint8), kernel) == 0)
         shares.append(share[left])
     found = np.concatenate(shares)
     if len(found) < 20:
         raise Unmeasurable("nothing moves away from a still background")
-    return max(0.0, float(np.median(found)))
+    return max(0.0, float(np.quantile(found, 0.75)))
 
 
-@_video("frozen_frames", 5.0, ("frames dropped", "frames frozen"), unit="%")
+@_video("frozen_frames", 5.0, ("frames dropped", "frames frozen"), ("black", "object removed", "object added"), unit="%")
 def frozen_frames(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Frames that are the same as the one before."""
     _at_least(evidence, 2)
@@ -151,7 +163,7 @@ def frozen_frames(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return 100 * float(same.mean()), {"frozen": int(same.sum())}
 
 
-@_video("frame_jerk", 60.0, ("frames swapped", "frames dropped"), unit="%")
+@_video("frame_jerk", 60.0, ("frames swapped", "frames dropped"), WORLD, unit="%", claimed="twin")
 def frame_jerk(evidence: Evidence) -> float:
     """How unevenly the picture changes: mean absolute difference of the amounts of change of neighbouring steps, as a
     share of the mean change. Dropped, doubled and swapped frames make it large."""
@@ -161,7 +173,7 @@ def frame_jerk(evidence: Evidence) -> float:
     return 100 * float(np.abs(np.diff(change)).mean() / change.mean())
 
 
-@_video("picture_seam", 3.0, ("picture seam",))
+@_video("picture_seam", 3.0, ("picture seam",), ("picture noise", "flicker", "black"))
 def picture_seam(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Largest lasting jump of the picture between two frames, as where chunks of a long video meet: change of the
     mean over the 3 frames after from the 3 before, in 8 x 8 cells, median over cells."""

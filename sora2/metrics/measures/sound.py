@@ -10,6 +10,7 @@ import pyloudnorm
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from sora2.metrics.damage import BROKEN_LAW, FALSE_SOUND, LOST_SOUND, MOVED_SOUND
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.gates import clipped_share
 from sora2.metrics.onsets import band_matrix, prediction_filter
@@ -31,7 +32,11 @@ MAINS_HZ, HARMONICS = (50.0, 60.0), 3
 QUIETEST_LUFS = -70.0
 
 
-def _audio(name: str, unit: str, tolerance: float, answers_to: tuple[str, ...], **options: Any) -> Any:
+#: All that adds to the sound or takes from it.
+NOISY = (*FALSE_SOUND, *LOST_SOUND, *MOVED_SOUND, "dc offset", "hum", "audio compression")
+
+
+def _audio(name: str, unit: str, tolerance: float, answers_to: tuple[str, ...], also: tuple[str, ...] = (), **options: Any) -> Any:
     """A metric of the sound alone, less is better, with a paired twin."""
     return metric(
         name,
@@ -40,24 +45,25 @@ def _audio(name: str, unit: str, tolerance: float, answers_to: tuple[str, ...], 
         needs=("audio",),
         tolerance=tolerance,
         answers_to=answers_to,
+        also=also,
         paired=True,
         **options,
     )
 
 
-@_audio("clipping", "%", 0.1, ("clipping",))
+@_audio("clipping", "%", 0.1, ("clipping",), ("sounds removed",))
 def clipping(evidence: Evidence) -> float:
     """Samples in runs of at least 3 at full scale."""
     return 100 * clipped_share(_heard(evidence))
 
 
-@_audio("dc_offset", "%", 1.0, ("dc offset",))
+@_audio("dc_offset", "%", 1.0, ("dc offset",), ("sounds removed", "clipping"))
 def dc_offset(evidence: Evidence) -> float:
     """Mean of the wave, larger of the channels, of full scale."""
     return 100 * float(np.abs(_heard(evidence).mean(axis=1)).max())
 
 
-@_audio("clicks", "1/s", 0.5, ("clicks",))
+@_audio("clicks", "1/s", 0.5, ("clicks",), (*FALSE_SOUND, *MOVED_SOUND, *BROKEN_LAW, "sounds removed"))
 def clicks(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Clicks per second outside events: outliers of the linear prediction residual after which the sound goes on as
     before. An impact rings; its attack, and all that the truth or the picture explains, is no click."""
@@ -71,7 +77,7 @@ def clicks(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return len(found) / (sound.shape[1] / rate), {"clicks": len(found)}
 
 
-@_audio("hum", "dB", 20.0, ("hum",))
+@_audio("hum", "dB", 20.0, ("hum",), ("sounds removed",))
 def hum(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """How far 50 or 60 Hz and its two next harmonics stand out from the spectrum around them, mean over the three,
     at least 0. What truly hums is not known to it."""
@@ -93,7 +99,7 @@ def hum(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return best, {"hertz": which}
 
 
-@_audio("noise_floor", "dBFS", -25.0, ("sound noise",), best=-90.0)
+@_audio("noise_floor", "dBFS", -25.0, ("sound noise",), NOISY, best=-90.0, claimed="twin")
 def noise_floor(evidence: Evidence) -> float:
     """Level of the quietest tenth of 30 ms frames; at least -90 dBFS, which 16 bits end at."""
     power = _frames(evidence)
@@ -114,7 +120,7 @@ def loudness(evidence: Evidence) -> float:
     return value
 
 
-@_audio("stereo_width", "%", 0.05, ("stereo narrowed",), direction="higher", best=10.0)
+@_audio("stereo_width", "%", 0.05, ("stereo narrowed",), (*NOISY, "channels swapped"), direction="higher", best=10.0)
 def stereo_width(evidence: Evidence) -> float:
     """Energy in the difference of the channels, of all energy; 0 for mono and for two equal channels."""
     sound = _heard(evidence)
@@ -125,7 +131,7 @@ def stereo_width(evidence: Evidence) -> float:
     return 100 * float(side / max(side + middle, 1e-12))
 
 
-@_audio("sound_seam", "dB", 8.0, ("sound seam",))
+@_audio("sound_seam", "dB", 8.0, ("sound seam",), ("sounds removed", "wrong audio", "audio shift"))
 def sound_seam(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Largest lasting step of the background sound, as where chunks of a long soundtrack meet: change of the level of
     the quietest fifth of frames, 0.4 s after against 0.4 s before, above -80 dBFS, median over 16 bands, so that the

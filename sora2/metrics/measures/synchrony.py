@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sora2.metrics.damage import FALSE_SOUND, LOST_PICTURE, LOST_SOUND, MOVED_SOUND, SHAKEN_PICTURE
 from sora2.metrics.events import (
     aligned,
     chance_f1,
@@ -20,10 +21,8 @@ from sora2.metrics.values import Unmeasurable
 #: Tolerances in ms. Sound 45 ms early or 125 ms late is where viewers begin to notice (ITU-R BT.1359-1).
 TOLERANCES_MS = (20, 45, 80, 125)
 
-#: Damage to one stream alone that moves or replaces its events.
-MISTIMED = ("audio shift", "time warp")
-WRONG = ("wrong audio",)
-SEEN_WRONG = ("object removed", "frames frozen", "backwards", "frames dropped")
+#: Damage to one stream alone, which leaves nothing, or other things, to match.
+UNMATCHED = (*LOST_PICTURE, *SHAKEN_PICTURE, *LOST_SOUND, *MOVED_SOUND, *FALSE_SOUND, "blur")
 
 
 @metric(
@@ -34,6 +33,7 @@ SEEN_WRONG = ("object removed", "frames frozen", "backwards", "frames dropped")
     tolerance=45,
     statistic="median",
     answers_to=("audio shift", "wrong audio"),
+    also=UNMATCHED,
 )
 def av_offset(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Lag of sound behind picture (positive: sound is late), from impacts seen and heard."""
@@ -49,6 +49,7 @@ def av_offset(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     tolerance=20,
     statistic="median",
     answers_to=("event jitter", "wrong audio"),
+    also=UNMATCHED,
 )
 def av_jitter(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Spread of single impacts about the clip's lag (1.48 median absolute deviation)."""
@@ -96,6 +97,7 @@ for _t in TOLERANCES_MS:
             needs=("video", "audio"),
             tolerance=0.8,
             answers_to=("audio shift", "event jitter", "wrong audio") if _t <= 45 else (),
+            also=UNMATCHED,
             description=f"{_what} within {_t} ms, matched one to one.",
         )(_make(_t))
 
@@ -107,6 +109,7 @@ for _t in TOLERANCES_MS:
     needs=("video", "audio"),
     tolerance=0.5,
     answers_to=("audio shift", "event jitter", "wrong audio"),
+    also=UNMATCHED,
 )
 def av_skill(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """F1 within 45 ms beyond what the clip's own events reach by chance: 1 perfect, 0 chance, below 0 worse."""
@@ -125,6 +128,7 @@ def av_skill(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "audio"),
     tolerance=20,
     answers_to=("sounds added", "wrong audio"),
+    also=UNMATCHED,
 )
 def spurious_sounds(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Share of clear sounds without a visible impact within 45 ms, once the clip's own lag is taken out."""
@@ -142,6 +146,7 @@ def spurious_sounds(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "audio"),
     tolerance=20,
     answers_to=("sounds removed", "wrong audio"),
+    also=UNMATCHED,
 )
 def missing_sounds(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Share of strong visible impacts without a sound within 45 ms, once the clip's own lag is taken out."""
