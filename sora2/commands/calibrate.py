@@ -54,7 +54,11 @@ def main(argv: list[str]) -> int:
         return 0
     if args.out is None:
         parser.error("--out is required")
-    for flag, value in (("--clips", args.clips), ("--workers", args.workers), ("--severities", args.severities)):
+    for flag, value in (
+        ("--clips", args.clips),
+        ("--workers", args.workers),
+        ("--severities", args.severities),
+    ):
         if value is not None and value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
     if args.out.exists() and not args.out.is_dir():

@@ -69,7 +69,9 @@ def main(argv: list[str]) -> int:
         },
         args.out / "comparison.json",
     )
-    save_text("\n\n".join([heading, *result.notes, markdown(*table), f"    {command}\n"]), args.out / "table.md")
+    save_text(
+        "\n\n".join([heading, *result.notes, markdown(*table), f"    {command}\n"]), args.out / "table.md"
+    )
     page = Page("A or B?", subtitle=heading)
     page.section("Results", EXPLANATION)
     for note in result.notes:
@@ -79,7 +81,9 @@ def main(argv: list[str]) -> int:
         [(d.metric.name, d.cost.estimate, d.cost.low, d.cost.high) for d in result.differences],
         args.out / "plots" / "differences.png",
     )
-    page.section("Change of cost").figure(plot, "B less A, with 95 % intervals over prompts. Left of zero B is better.")
+    page.section("Change of cost").figure(
+        plot, "B less A, with 95 % intervals over prompts. Left of zero B is better."
+    )
     page.section("How this page was made").code(command)
     print(f"page: {page.write(args.out / 'index.html')}")
     return 0

@@ -217,12 +217,18 @@ def set_notes(evaluation: Evaluation, subject: str, args: argparse.Namespace) ->
         counts = Counter(values)
         if len(counts) > 1:
             listed = ", ".join(f"{n} at {value}" for value, n in counts.most_common(5))
-            notes.append(f"mixed {what}s: {listed}. Metrics in frames or pixels are not comparable between them.")
+            notes.append(
+                f"mixed {what}s: {listed}. Metrics in frames or pixels are not comparable between them."
+            )
     for need in ("audio", "truth"):
         lacking = sum(any(v.reason == f"the clip has no {need}" for v in o.values.values()) for o in outcomes)
         if lacking:
-            remedy = "" if need == "audio" else " (KEY.json beside KEY.mp4 with truth, or a caption of the toybox)"
-            notes.append(f"{lacking} of {len(outcomes)} clips have no {need}{remedy}: its metrics count them as failures.")
+            remedy = (
+                "" if need == "audio" else " (KEY.json beside KEY.mp4 with truth, or a caption of the toybox)"
+            )
+            notes.append(
+                f"{lacking} of {len(outcomes)} clips have no {need}{remedy}: its metrics count them as failures."
+            )
     failed = sum(bool(o.gates) for o in outcomes)
     if failed:
         notes.append(f"{failed} of {len(outcomes)} clips fail a gate and count as failures in every metric.")
@@ -313,7 +319,12 @@ def build_rows(
                 progress=not args.quiet,
             )
             rows.append(
-                Row("interventions", f"{args.interventions} captions, one attribute changed at a time", made, len(made))
+                Row(
+                    "interventions",
+                    f"{args.interventions} captions, one attribute changed at a time",
+                    made,
+                    len(made),
+                )
             )
     elif args.folder is not None:
         films = sources.find_films(args.folder)

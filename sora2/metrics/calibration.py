@@ -112,7 +112,9 @@ class Response:
             for a, b in zip(order[:-1], order[1:], strict=True):
                 step = self.cost[b] - self.cost[a]
                 step = step[np.isfinite(step)]
-                if len(step) and step.mean() < -max(LEAST_CHANGE, CERTAIN * step.std() / math.sqrt(len(step))):
+                if len(step) and step.mean() < -max(
+                    LEAST_CHANGE, CERTAIN * step.std() / math.sqrt(len(step))
+                ):
                     return False
         return True
 
@@ -159,8 +161,24 @@ def calibration_clips(count: int, split: str = "test", seed: int = 0) -> list[Cl
 def _staged(box: Toybox, index: int) -> Clip:
     """Two balls of different mass that fly at each other under low gravity."""
     height = 0.3 + 0.02 * (index % 5)
-    left = {"x": 0.25, "y": height, "vx": 0.5, "vy": -0.1, "size": "small", "color": "yellow", "material": "rubber"}
-    right = {"x": 0.75, "y": height, "vx": -0.4, "vy": -0.1, "size": "big", "color": "purple", "material": "metal"}
+    left = {
+        "x": 0.25,
+        "y": height,
+        "vx": 0.5,
+        "vy": -0.1,
+        "size": "small",
+        "color": "yellow",
+        "material": "rubber",
+    }
+    right = {
+        "x": 0.75,
+        "y": height,
+        "vx": -0.4,
+        "vy": -0.1,
+        "size": "big",
+        "color": "purple",
+        "material": "metal",
+    }
     return box.clip(index, gravity="low", balls=[left, right])
 
 
@@ -183,9 +201,13 @@ def calibrate(
         MetricError: fewer than two clips (a donor of wrong sound and prompts is needed).
     """
     if len(clips) < 2:
-        raise MetricError(f"{len(clips)} clips: calibration needs at least 2, for the wrong sound of one is the other's")
+        raise MetricError(
+            f"{len(clips)} clips: calibration needs at least 2, for the wrong sound of one is the other's"
+        )
     grid = {name: _thinned(c, severities) for name, c in corruptions.items()}
-    jobs = [_Job(clip, clips[(i + 1) % len(clips)], tuple(metrics), grid, cache) for i, clip in enumerate(clips)]
+    jobs = [
+        _Job(clip, clips[(i + 1) % len(clips)], tuple(metrics), grid, cache) for i, clip in enumerate(clips)
+    ]
     tables = []
     with tqdm(total=len(jobs), unit="clip", desc="calibrate", disable=not progress) as bar:
         for table in _run(jobs, workers):
@@ -194,7 +216,9 @@ def calibrate(
     responses = {}
     for c, points in grid.items():
         for m, metric in metrics.items():
-            pairs = np.array([[_number(t[c][str(s)].get(m)) for t in tables] for s in points], np.float64)  # (S, N, 2)
+            pairs = np.array(
+                [[_number(t[c][str(s)].get(m)) for t in tables] for s in points], np.float64
+            )  # (S, N, 2)
             responses[m, c] = Response(metric, corruptions[c], points, pairs[..., 0], pairs[..., 1])
     return CalibrationResult(responses, dict(metrics), dict(corruptions), len(clips))
 

@@ -119,7 +119,9 @@ def change_matrix(
     return values, [m.name for m in metrics], list(result.corruptions), own
 
 
-def comparison_table(result: CalibrationResult, metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
+def comparison_table(
+    result: CalibrationResult, metrics: Sequence[Metric]
+) -> tuple[list[str], list[list[str]]]:
     """Medians of published metrics on real clips and under gross damage."""
     damage = [n for n in ("audio shift", "wrong audio", "frames frozen", "object removed", "gravity", "restitution",
                           "flicker", "time warp", "sound noise") if n in result.corruptions]  # fmt: skip
@@ -172,7 +174,13 @@ def _published_plots(
     plots = []
     for metric in metrics:
         for r in result.of_metric(metric.name):
-            if r.corruption.name in ("audio shift", "wrong audio", "frames frozen", "object removed", "gravity"):
+            if r.corruption.name in (
+                "audio shift",
+                "wrong audio",
+                "frames frozen",
+                "object removed",
+                "gravity",
+            ):
                 name = f"{metric.name}-{r.corruption.name}".replace(" ", "-")
                 path = plot_responses([_curve(r)], folder / "plots" / f"{name}.png", title=metric.name)
                 plots.append((path, _caption(r)))
@@ -188,7 +196,12 @@ def _curve(r: Response) -> dict[str, Any]:
         "low": quantiles[:, 0],
         "middle": quantiles[:, 1],
         "high": quantiles[:, 2],
-        "measured": np.array([np.isfinite(v).sum() / max(1, np.isfinite(c).sum()) for v, c in zip(r.value, r.cost, strict=True)]),
+        "measured": np.array(
+            [
+                np.isfinite(v).sum() / max(1, np.isfinite(c).sum())
+                for v, c in zip(r.value, r.cost, strict=True)
+            ]
+        ),
         "x_label": f"{r.corruption.name}, {r.corruption.unit}" if r.corruption.unit else r.corruption.name,
         "y_label": r.metric.unit,
         "neutral": r.corruption.neutral,

@@ -192,7 +192,9 @@ def _difference(metric: Metric, pairs: list[Pair]) -> Difference | None:
     success = [float(metric.success(w)) - float(metric.success(v)) for _, v, w in rated]
     both = [(prompt, w.value - v.value) for prompt, v, w in rated if v.measured and w.measured]
     statistic = np.median if metric.statistic == "median" else np.mean
-    per_prompt = [cost[[i for i, p in enumerate(prompts) if p == name]].mean() for name in dict.fromkeys(prompts)]
+    per_prompt = [
+        cost[[i for i, p in enumerate(prompts) if p == name]].mean() for name in dict.fromkeys(prompts)
+    ]
 
     def summed(values: list[MetricValue]) -> float:
         measured = [v.value for v in values if v.measured]

@@ -46,7 +46,9 @@ class Corpus:
         Raises:
             Unmeasurable: it was measured on no clip.
         """
-        found = [o.values[name].details for o in self.outcomes if name in o.values and o.values[name].measured]
+        found = [
+            o.values[name].details for o in self.outcomes if name in o.values and o.values[name].measured
+        ]
         if not found:
             raise Unmeasurable(f"{name} was measured on none of {len(self.outcomes)} clips")
         return found

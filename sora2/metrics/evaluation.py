@@ -164,7 +164,12 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             for name, m in evaluation.metrics.items()
         },
         "corpus_metrics": {
-            name: {"unit": m.unit, "direction": m.direction, "features": m.features, "description": m.description}
+            name: {
+                "unit": m.unit,
+                "direction": m.direction,
+                "features": m.features,
+                "description": m.description,
+            }
             for name, m in evaluation.corpus_metrics.items()
         },
         "order": list(evaluation.outcomes),

@@ -105,7 +105,7 @@ class Evidence:
     @cached_property
     def flow(self) -> NDArray[np.float32]:
         """(T - 1, H, W, 2) pixels by which each place of a frame has moved in the next (DIS optical flow)."""
-        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         grey = self.luma.round().astype(np.uint8)
         empty = np.zeros((0, *grey.shape[1:], 2), np.float32)
         flows = [dis.calc(a, b, None) for a, b in zip(grey[:-1], grey[1:], strict=True)]

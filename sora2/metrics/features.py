@@ -43,7 +43,9 @@ class Feature:
 _FEATURES: dict[str, Feature] = {}
 
 
-def feature(name: str, needs: Iterable[str]) -> Callable[[Callable[[Evidence], Any]], Callable[[Evidence], Any]]:
+def feature(
+    name: str, needs: Iterable[str]
+) -> Callable[[Callable[[Evidence], Any]], Callable[[Evidence], Any]]:
     """Register the decorated function as a named description."""
 
     def register(function: Callable[[Evidence], Any]) -> Callable[[Evidence], Any]:
@@ -103,7 +105,9 @@ def colour_layout(evidence: Evidence) -> Array:
     video = evidence.clip.video.numpy()
     frames, height, width, _ = video.shape
     h, w = height // 2, width // 2
-    quarters = [video[:, a * h : (a + 1) * h, b * w : (b + 1) * w].mean(axis=(1, 2)) for a in (0, 1) for b in (0, 1)]
+    quarters = [
+        video[:, a * h : (a + 1) * h, b * w : (b + 1) * w].mean(axis=(1, 2)) for a in (0, 1) for b in (0, 1)
+    ]
     colour = np.stack(quarters, axis=1).reshape(frames, 12)
     return np.concatenate([colour.mean(axis=0), colour.std(axis=0)])
 

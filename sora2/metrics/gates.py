@@ -56,7 +56,11 @@ def failed_gates(evidence: Evidence, expected: Expected | None = None) -> dict[s
 
 def _video_length(evidence: Evidence, seconds: float | None, fps: float | None) -> str:
     clip = evidence.clip
-    if seconds is None or not evidence.offers("video") or abs(clip.video_seconds - seconds) <= 1 / clip.fps + 1e-6:
+    if (
+        seconds is None
+        or not evidence.offers("video")
+        or abs(clip.video_seconds - seconds) <= 1 / clip.fps + 1e-6
+    ):
         return ""
     return f"lasts {clip.video_seconds:.2f} s instead of {seconds:.2f} s"
 
@@ -149,7 +153,9 @@ def clipped_share(audio: np.ndarray) -> float:
     full = np.abs(audio) >= FULL_SCALE
     if not full.any():
         return 0.0
-    windows = np.lib.stride_tricks.sliding_window_view(full, min(CLIPPED_RUN, full.shape[1]), axis=1).all(axis=-1)
+    windows = np.lib.stride_tricks.sliding_window_view(full, min(CLIPPED_RUN, full.shape[1]), axis=1).all(
+        axis=-1
+    )
     inside = np.zeros(full.shape, np.bool_)
     for k in range(min(CLIPPED_RUN, full.shape[1])):
         inside[:, k : k + windows.shape[1]] |= windows

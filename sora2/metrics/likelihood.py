@@ -130,7 +130,9 @@ def physics_likelihood(
         keys = [key for key, _, _ in rows]
         right = [1.0 if valid < invalid else 0.5 if valid == invalid else 0.0 for _, valid, invalid in rows]
         margin = [(invalid - valid) / valid for _, valid, invalid in rows]
-        results.append(LawResult(law, clustered_bootstrap(right, keys), clustered_bootstrap(margin, keys), len(rows)))
+        results.append(
+            LawResult(law, clustered_bootstrap(right, keys), clustered_bootstrap(margin, keys), len(rows))
+        )
     return results
 
 
@@ -140,7 +142,9 @@ def _encode(
     """Tokens (B, N, C) per stream, and the shapes."""
     first = clips[0]
     frames, height, width = first.video.shape[:3]
-    shapes: dict[str, VideoShape | AudioShape] = {"video": codecs.video_shape(frames, height, width, first.fps)}
+    shapes: dict[str, VideoShape | AudioShape] = {
+        "video": codecs.video_shape(frames, height, width, first.fps)
+    }
     if first.audio is not None:
         shapes["audio"] = codecs.audio_shape(shapes["video"].seconds)
     latents = [codecs.encode_clip(clip) for clip in clips]

@@ -75,7 +75,9 @@ def measure_evidence(evidence: Evidence, metrics: Mapping[str, Metric], task: Ta
     return {"gates": gates, "values": values, "features": features}
 
 
-def measure_all(items: Iterable[Item], task: Task, *, workers: int = 1, cache_file: Path | None = None) -> Iterator[Outcome]:
+def measure_all(
+    items: Iterable[Item], task: Task, *, workers: int = 1, cache_file: Path | None = None
+) -> Iterator[Outcome]:
     """Outcomes of `items`, in order; clips are handed to `workers` processes, a few ahead.
 
     `cache_file`: outcomes are appended to it as they are made, and those of the same clip, metrics and code are not

@@ -186,7 +186,7 @@ def metric(
             text,
             best=perfect,
             answers_to=frozenset(answers_to if claimed == "itself" else ()),
-            also=frozenset(also),
+            also=frozenset(also) - frozenset(answers_to),
             measure=function,
             **common,
         )
@@ -203,7 +203,7 @@ def metric(
                 f"{name} of the clip less {name} of its reference.",
                 best=0.0,
                 answers_to=frozenset(answers_to if claimed == "twin" else ()),
-                also=frozenset(also),
+                also=frozenset(also) - frozenset(answers_to),
                 measure=_excess_of(function, frozenset(needs)),
                 **common,
             )

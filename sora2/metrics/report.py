@@ -222,7 +222,9 @@ def _stacked(table: Table) -> Table:
 
 def _failures(evaluation: Evaluation, outcome: Outcome) -> str:
     if outcome.gates:
-        return f"{outcome.key}. Fails the gates {', '.join(outcome.gates)}: {'; '.join(outcome.gates.values())}."
+        return (
+            f"{outcome.key}. Fails the gates {', '.join(outcome.gates)}: {'; '.join(outcome.gates.values())}."
+        )
     parts = []
     for name, value in outcome.values.items():
         if name not in main_metrics(evaluation):

@@ -140,7 +140,9 @@ def generated_items(
         if (item := _made_before(folder, clip, seed, settings)) is not None
     }
     missing = [(clip, seed) for clip, seed in wanted if (clip.key, seed) not in found]
-    with tqdm(total=len(wanted), initial=len(found), unit="clip", desc="generate", disable=not progress) as bar:
+    with tqdm(
+        total=len(wanted), initial=len(found), unit="clip", desc="generate", disable=not progress
+    ) as bar:
         for start in range(0, len(missing), pipeline.batch_size):
             group = missing[start : start + pipeline.batch_size]
             requests = [Request(prompt=clip.caption, seed=seed, sampling=sampling) for clip, seed in group]
@@ -151,7 +153,9 @@ def generated_items(
                 side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
                 save_json(side, path.with_suffix(".json"))
                 clip = made.replace(caption=source.caption, key=path.stem)
-                found[source.key, seed] = Item(path.stem, source.caption, clip, truth, seed=seed, path=str(path))
+                found[source.key, seed] = Item(
+                    path.stem, source.caption, clip, truth, seed=seed, path=str(path)
+                )
                 bar.update()
     return [found[clip.key, seed] for clip, seed in wanted]
 

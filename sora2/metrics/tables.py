@@ -83,7 +83,9 @@ def gate_table(evaluation: Evaluation) -> Table:
     for gate in GATES:
         if any(failed[row][gate] for row in rows):
             sizes = [len(evaluation.outcomes[row]) for row in rows]
-            body.append([gate, *[f"{n - failed[row][gate]} of {n}" for row, n in zip(rows, sizes, strict=True)]])
+            body.append(
+                [gate, *[f"{n - failed[row][gate]} of {n}" for row, n in zip(rows, sizes, strict=True)]]
+            )
     return ["clips that pass", *rows], body
 
 

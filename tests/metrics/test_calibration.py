@@ -32,14 +32,20 @@ def gross():
 def test_every_claim_names_damage_that_exists():
     for m in all_metrics().values():
         assert m.answers_to | m.also <= set(CORRUPTIONS), m.name
-        assert not m.answers_to & m.also or m.name.startswith("av_") or m.group in ("impacts", "attributes", "sound"), m.name
+        assert (
+            not m.answers_to & m.also
+            or m.name.startswith("av_")
+            or m.group in ("impacts", "attributes", "sound")
+        ), m.name
     assert len(METRICS) > 35
     assert set().union(*(m.answers_to for m in METRICS.values())) >= set(CORRUPTIONS) - {
         "black", "audio compression", "loudness flattened",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in METRICS if n != "momentum_error"])  # which has too few collisions here
+@pytest.mark.parametrize(
+    "name", [n for n in METRICS if n != "momentum_error"]
+)  # which has too few collisions here
 def test_own_damage_is_noticed(gross, name):
     for damage in METRICS[name].answers_to:
         assert gross.responses[name, damage].answers, damage
@@ -67,7 +73,9 @@ def test_the_undamaged_clip_is_best(gross, name):
 
 def test_momentum_answers_to_mass():
     staged = [calibration_clips(24)[i] for i in range(3, 24, 4)]
-    result = calibrate(staged, {"momentum_error": METRICS["momentum_error"]}, select_corruptions(["mass"]), progress=False)
+    result = calibrate(
+        staged, {"momentum_error": METRICS["momentum_error"]}, select_corruptions(["mass"]), progress=False
+    )
     assert result.responses["momentum_error", "mass"].answers
 
 
@@ -99,7 +107,11 @@ def test_more_damage_costs_more(metrics, damage):
         metrics = ("pan_error",)
     known = all_metrics()
     result = calibrate(
-        calibration_clips(8), {n: known[n] for n in metrics}, select_corruptions([damage]), severities=4, progress=False
+        calibration_clips(8),
+        {n: known[n] for n in metrics},
+        select_corruptions([damage]),
+        severities=4,
+        progress=False,
     )
     for name in metrics:
         response = result.responses[name, damage]
@@ -128,7 +140,9 @@ def test_a_metric_that_is_blind_or_backwards_is_caught():
     rng = np.random.default_rng(0)
     broken = {
         "constant": dataclasses.replace(offset, name="constant", measure=lambda e: 0.7),
-        "reversed": dataclasses.replace(offset, name="reversed", measure=lambda e: 30.0 - float(e.luma.std(axis=0).mean())),
+        "reversed": dataclasses.replace(
+            offset, name="reversed", measure=lambda e: 30.0 - float(e.luma.std(axis=0).mean())
+        ),
         "random": dataclasses.replace(offset, name="random", measure=lambda e: float(rng.uniform(0, 9))),
     }
     from sora2.metrics import registry
@@ -140,8 +154,14 @@ def test_a_metric_that_is_blind_or_backwards_is_caught():
         for name in broken:
             del registry._REGISTRY.clip[name]
     assert not result.responses["constant", "flicker"].answers
-    assert result.responses["reversed", "flicker"].improves and not result.responses["reversed", "flicker"].monotone
-    assert not result.responses["random", "flicker"].indifferent or not result.responses["random", "flicker"].smallest
+    assert (
+        result.responses["reversed", "flicker"].improves
+        and not result.responses["reversed", "flicker"].monotone
+    )
+    assert (
+        not result.responses["random", "flicker"].indifferent
+        or not result.responses["random", "flicker"].smallest
+    )
 
 
 def test_the_command(tmp_path, capsys):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sora2.metrics import Evidence, all_metrics
-from sora2.metrics.detector_lag import load_detector_lag, measure_detector_lag
 from sora2.metrics.controls import Item, frozen_frame, real_items, shuffled_audio
+from sora2.metrics.detector_lag import load_detector_lag, measure_detector_lag
 from sora2.metrics.evaluation import Row, evaluate_rows
 from sora2.metrics.measuring import Task, measure
 from sora2.toybox import Toybox, ToyboxConfig, clip_from_spec
@@ -46,7 +46,15 @@ def table(clips):
 
 def test_real_clips_are_measured_and_right(table):
     real = table.summaries["real"]
-    for name in ("gravity_error", "restitution_error", "av_offset", "av_f1_45", "permanence", "flicker", "hum"):
+    for name in (
+        "gravity_error",
+        "restitution_error",
+        "av_offset",
+        "av_f1_45",
+        "permanence",
+        "flicker",
+        "hum",
+    ):
         assert real[name].measured_share >= 0.9, name
     assert abs(real["av_offset"].value.estimate) < 5
     assert real["av_jitter"].value.estimate < 10

@@ -11,8 +11,8 @@ from sora2.commands import evaluate
 from sora2.generate import Grid, SamplingConfig, World
 from sora2.media import read_clip, write_clip
 from sora2.metrics.controls import codec_round_trip, real_items, shuffled_audio
-from sora2.metrics.values import MetricError
 from sora2.metrics.sources import commanded
+from sora2.metrics.values import MetricError
 from sora2.toybox import Toybox, ToyboxConfig
 
 

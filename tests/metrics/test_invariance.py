@@ -44,7 +44,9 @@ def test_decoder(tmp_path):
         one, two = (read_clip(path, reader=r).replace(meta=c.meta) for r in ("pyav", "decord"))
         for name in TOLERANCE:
             a, b = METRICS[name](one), METRICS[name](two)
-            assert a.measured == b.measured and (not a.measured or a.value == pytest.approx(b.value, abs=1e-6)), name
+            assert a.measured == b.measured and (
+                not a.measured or a.value == pytest.approx(b.value, abs=1e-6)
+            ), name
 
 
 @pytest.mark.parametrize(

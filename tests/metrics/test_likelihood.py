@@ -32,9 +32,7 @@ class Knows:
     """A denoiser that knows some clips by heart: exact on them, and drawn towards the nearest on all others."""
 
     def __init__(self, codecs, clips):
-        self.known = {
-            n: torch.stack([self.tokens(codecs, c)[n] for c in clips]) for n in ("video", "audio")
-        }
+        self.known = {n: torch.stack([self.tokens(codecs, c)[n] for c in clips]) for n in ("video", "audio")}
 
     @staticmethod
     def tokens(codecs, clip):

@@ -29,14 +29,20 @@ def av_f1_45_above_chance(corpus: Corpus) -> MetricValue:
     chance = []
     for _ in range(SHUFFLES):
         order = rng.permutation(len(found))
-        other = {int(order[i]): heard[int(order[i - 1])] for i in range(len(order))}  # a cycle: none keeps its own
+        other = {
+            int(order[i]): heard[int(order[i - 1])] for i in range(len(order))
+        }  # a cycle: none keeps its own
         chance.append(np.mean([events_f1(seen[i], other[i], TOLERANCE_SECONDS)[0] for i in other]))
     level = float(np.mean(chance))
     if level > 0.9:
         raise Unmeasurable("events are so dense that any sound would match")
     draws = own[rng.integers(len(own), size=(1000, len(own)))].mean(axis=1)
     low, high = (np.quantile(draws, (0.025, 0.975)) - level) / (1 - level)
-    details: dict[str, Any] = {"f1": float(own.mean()), "chance": level, "interval": [float(low), float(high)]}
+    details: dict[str, Any] = {
+        "f1": float(own.mean()),
+        "chance": level,
+        "interval": [float(low), float(high)],
+    }
     return MetricValue((float(own.mean()) - level) / (1 - level), "measured", details=details)
 
 

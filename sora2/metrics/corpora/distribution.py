@@ -34,7 +34,9 @@ def mmd_squared(x: Array, y: Array, bandwidth: float) -> float:
     for two samples of one distribution.
     """
     n, m = len(x), len(y)
-    kxx, kyy, kxy = (np.exp(-squared_distances(a, b) / (2 * bandwidth**2)) for a, b in ((x, x), (y, y), (x, y)))
+    kxx, kyy, kxy = (
+        np.exp(-squared_distances(a, b) / (2 * bandwidth**2)) for a, b in ((x, x), (y, y), (x, y))
+    )
     within = (kxx.sum() - np.trace(kxx)) / (n * (n - 1)) + (kyy.sum() - np.trace(kyy)) / (m * (m - 1))
     return float(within - 2 * kxy.mean())
 
@@ -64,7 +66,9 @@ def frechet(x: Array, y: Array) -> float:
     return float(((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * cross)
 
 
-def size_bias(x: Array, y: Array, distance: Callable[[Array, Array], float], seed: int = 0) -> dict[str, float]:
+def size_bias(
+    x: Array, y: Array, distance: Callable[[Array, Array], float], seed: int = 0
+) -> dict[str, float]:
     """The distance at a quarter and a half of the samples, mean of 8 draws: how much of it is sample size."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -73,7 +77,8 @@ def size_bias(x: Array, y: Array, distance: Callable[[Array, Array], float], see
         size = n // part
         if size > x.shape[1] + 1:
             draws = [
-                distance(x[rng.permutation(len(x))[:size]], y[rng.permutation(len(y))[:size]]) for _ in range(8)
+                distance(x[rng.permutation(len(x))[:size]], y[rng.permutation(len(y))[:size]])
+                for _ in range(8)
             ]
             found[str(size)] = float(np.mean(draws))
     return {**found, str(n): distance(x, y)}
@@ -96,7 +101,9 @@ def _both(corpus: Corpus, name: str, fewest: int) -> tuple[Array, Array]:
     x, y = corpus.features(name), corpus.features(name, of_reference=True)
     for which, found, all_ in (("clips", x, corpus.outcomes), ("reference clips", y, corpus.reference)):
         if len(found) < fewest:
-            raise Unmeasurable(f"{len(found)} of {len(all_)} {which} have {name} features; {fewest} are needed")
+            raise Unmeasurable(
+                f"{len(found)} of {len(all_)} {which} have {name} features; {fewest} are needed"
+            )
     centre, spread = y.mean(axis=0), y.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     return (x - centre) / spread, (y - centre) / spread

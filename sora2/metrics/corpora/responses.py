@@ -117,7 +117,9 @@ def material_response(corpus: Corpus) -> MetricValue:
             total += asked
     if total < FEWEST:
         raise Unmeasurable(f"{total} balls were heard; {FEWEST} are needed")
-    return MetricValue((right / total - 1 / 3) / (2 / 3), "measured", details={"right": right, "balls": total})
+    return MetricValue(
+        (right / total - 1 / 3) / (2 / 3), "measured", details={"right": right, "balls": total}
+    )
 
 
 def _group(key: str) -> str:

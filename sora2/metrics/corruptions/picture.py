@@ -79,7 +79,9 @@ def picture_seam(subject: Subject, levels: float) -> Clip:
     return _with(subject, video)
 
 
-@corruption("frames dropped", unit="of frames", severities=(0, 0.1, 0.2, 0.4, 0.6), neutral=0, streams=("video",))
+@corruption(
+    "frames dropped", unit="of frames", severities=(0, 0.1, 0.2, 0.4, 0.6), neutral=0, streams=("video",)
+)
 def frames_dropped(subject: Subject, share: float) -> Clip:
     """Frames at random replaced by the one shown before."""
     video = _video(subject)
@@ -88,7 +90,9 @@ def frames_dropped(subject: Subject, share: float) -> Clip:
     return _with(subject, video)
 
 
-@corruption("frames frozen", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",))
+@corruption(
+    "frames frozen", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",)
+)
 def frames_frozen(subject: Subject, share: float) -> Clip:
     """The end stands still."""
     video = _video(subject)
@@ -97,7 +101,9 @@ def frames_frozen(subject: Subject, share: float) -> Clip:
     return _with(subject, video)
 
 
-@corruption("frames swapped", unit="of frames", severities=(0, 0.1, 0.2, 0.4, 0.8), neutral=0, streams=("video",))
+@corruption(
+    "frames swapped", unit="of frames", severities=(0, 0.1, 0.2, 0.4, 0.8), neutral=0, streams=("video",)
+)
 def frames_swapped(subject: Subject, share: float) -> Clip:
     """Neighbouring frames exchanged."""
     video = _video(subject)

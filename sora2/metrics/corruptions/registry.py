@@ -105,7 +105,13 @@ def corruption(
     def register(function: Function) -> Function:
         text = " ".join((function.__doc__ if function.__doc__ else "").split("\n\n")[0].split())
         _CORRUPTIONS[name] = Corruption(
-            name, unit, tuple(float(s) for s in severities), float(neutral), frozenset(streams), text, function
+            name,
+            unit,
+            tuple(float(s) for s in severities),
+            float(neutral),
+            frozenset(streams),
+            text,
+            function,
         )
         return function
 

@@ -45,7 +45,9 @@ def audio_shift(subject: Subject, milliseconds: float) -> Clip:
     return subject.clip.replace(audio=moved)
 
 
-@corruption("wrong audio", unit="of the clip", severities=(0, 0.25, 0.5, 0.75, 1), neutral=0, streams=("audio",))
+@corruption(
+    "wrong audio", unit="of the clip", severities=(0, 0.25, 0.5, 0.75, 1), neutral=0, streams=("audio",)
+)
 def wrong_audio(subject: Subject, share: float) -> Clip:
     """The last part of the sound is that of another clip."""
     if subject.donor is None or subject.donor.audio is None:
@@ -84,11 +86,19 @@ def stereo_narrowed(subject: Subject, share: float) -> Clip:
     return _with(subject, (1 - share) * sound + share * sound.mean(axis=0, keepdims=True))
 
 
-@corruption("sound noise", unit="dBFS", severities=(NONE_DB, -60, -50, -40, -30, -20), neutral=NONE_DB, streams=("audio",))
+@corruption(
+    "sound noise",
+    unit="dBFS",
+    severities=(NONE_DB, -60, -50, -40, -30, -20),
+    neutral=NONE_DB,
+    streams=("audio",),
+)
 def sound_noise(subject: Subject, level: float) -> Clip:
     """White noise added."""
     sound = _sound(subject)
-    return _with(subject, sound + 10 ** (level / 20) * subject.rng("sound noise").standard_normal(sound.shape))
+    return _with(
+        subject, sound + 10 ** (level / 20) * subject.rng("sound noise").standard_normal(sound.shape)
+    )
 
 
 @corruption("clipping", unit="dB", severities=(0, 6, 12, 18, 24, 30), neutral=0, streams=("audio",))
@@ -97,7 +107,9 @@ def clipping(subject: Subject, gain: float) -> Clip:
     return _with(subject, _sound(subject) * 10 ** (gain / 20))
 
 
-@corruption("dc offset", unit="of full scale", severities=(0, 0.01, 0.02, 0.05, 0.1), neutral=0, streams=("audio",))
+@corruption(
+    "dc offset", unit="of full scale", severities=(0, 0.01, 0.02, 0.05, 0.1), neutral=0, streams=("audio",)
+)
 def dc_offset(subject: Subject, offset: float) -> Clip:
     """A constant added."""
     return _with(subject, _sound(subject) + offset)
@@ -113,7 +125,9 @@ def clicks(subject: Subject, rate: float) -> Clip:
     return _with(subject, sound)
 
 
-@corruption("hum", unit="dBFS", severities=(NONE_DB, -60, -50, -40, -30, -20), neutral=NONE_DB, streams=("audio",))
+@corruption(
+    "hum", unit="dBFS", severities=(NONE_DB, -60, -50, -40, -30, -20), neutral=NONE_DB, streams=("audio",)
+)
 def hum(subject: Subject, level: float) -> Clip:
     """50 Hz with two harmonics added."""
     sound = _sound(subject)
@@ -122,7 +136,9 @@ def hum(subject: Subject, level: float) -> Clip:
     return _with(subject, sound + 10 ** (level / 20) * wave / np.sqrt(np.mean(wave**2)))
 
 
-@corruption("sound seam", unit="dBFS", severities=(NONE_DB, -50, -40, -30, -20), neutral=NONE_DB, streams=("audio",))
+@corruption(
+    "sound seam", unit="dBFS", severities=(NONE_DB, -50, -40, -30, -20), neutral=NONE_DB, streams=("audio",)
+)
 def sound_seam(subject: Subject, level: float) -> Clip:
     """White noise from the middle on, as where two chunks with other backgrounds meet."""
     sound = _sound(subject)
@@ -132,7 +148,13 @@ def sound_seam(subject: Subject, level: float) -> Clip:
     return _with(subject, sound)
 
 
-@corruption("audio compression", unit="kbit/s", severities=(-128, -64, -32, -24, -16), neutral=-128, streams=("audio",))
+@corruption(
+    "audio compression",
+    unit="kbit/s",
+    severities=(-128, -64, -32, -24, -16),
+    neutral=-128,
+    streams=("audio",),
+)
 def audio_compression(subject: Subject, rate: float) -> Clip:
     """AAC at so many kbit/s, both channels together (shown as negative: fewer is worse)."""
     return subject.clip.replace(audio=recode(subject.clip, -1000 * rate))
@@ -157,7 +179,11 @@ def recode(clip: Clip, bits_per_second: float) -> torch.Tensor:
         for start in range(0, clip.audio.shape[1], 4096):
             block = np.ascontiguousarray(clip.audio[:, start : start + 4096].float().numpy())
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = clip.sample_rate, start, Fraction(1, clip.sample_rate)
+            frame.sample_rate, frame.pts, frame.time_base = (
+                clip.sample_rate,
+                start,
+                Fraction(1, clip.sample_rate),
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     channels, samples = clip.audio.shape

@@ -49,7 +49,8 @@ def commanded_of(truth: dict[str, Any]) -> dict[str, Any]:
     """Overrides that make the clip of a truth again, whether or not it was commanded."""
     fields = ("color", "material", "size", "radius", "restitution")
     balls = [
-        {f: ball[f] for f in fields} | {f: ball[f][0] for f in ("x", "y", "vx", "vy")} for ball in truth["balls"]
+        {f: ball[f] for f in fields} | {f: ball[f][0] for f in ("x", "y", "vx", "vy")}
+        for ball in truth["balls"]
     ]
     names = {n: truth[n] for n in ("style", "background", "ambience")}
     return {**names, "gravity": truth["gravity_value"], "balls": balls}
@@ -63,11 +64,15 @@ def render(subject: Subject, made: Made, streams: tuple[str, ...] = BOTH) -> Cli
     if "audio" in streams:
         t = subject.truth
         rng = stream(t["seed"], t["split"], t["scene"], t["index"], "ambience")
-        clip = clip.replace(audio=torch.from_numpy(scene.render_audio(config, made.parameters, made.world, rng)))
+        clip = clip.replace(
+            audio=torch.from_numpy(scene.render_audio(config, made.parameters, made.world, rng))
+        )
     return clip
 
 
-def simulated(subject: Subject, made: Made, change: Callable[[int, Disc], None], gravity: float | None = None) -> Made:
+def simulated(
+    subject: Subject, made: Made, change: Callable[[int, Disc], None], gravity: float | None = None
+) -> Made:
     """The world run again with changed discs."""
     config, parameters = subject.config, made.parameters
     discs = []
@@ -154,7 +159,9 @@ def time_warp(subject: Subject, speed: float) -> Clip:
     return render(subject, Made(made.parameters, Warped(made.world, clock, contacts)))
 
 
-@corruption("object removed", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",))
+@corruption(
+    "object removed", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",)
+)
 def object_removed(subject: Subject, share: float) -> Clip:
     """The first ball is gone from the picture towards the end; its sounds stay."""
     made = made_of(subject)
@@ -166,7 +173,9 @@ def object_removed(subject: Subject, share: float) -> Clip:
     return _from(subject, without, share)
 
 
-@corruption("object added", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",))
+@corruption(
+    "object added", unit="of the clip", severities=(0, 0.15, 0.3, 0.5, 0.75), neutral=0, streams=("video",)
+)
 def object_added(subject: Subject, share: float) -> Clip:
     """A ball that nobody asked for hangs in the picture towards the end, silent."""
     made = made_of(subject)
@@ -237,12 +246,16 @@ def size_drift(subject: Subject, factor: float) -> Clip:
     return subject.clip.replace(video=video)
 
 
-def _resounded(subject: Subject, change: Callable[[list[Contact], np.random.Generator], list[Contact]]) -> Clip:
+def _resounded(
+    subject: Subject, change: Callable[[list[Contact], np.random.Generator], list[Contact]]
+) -> Clip:
     """The sound made anew from changed contacts; the picture stays."""
     made = made_of(subject)
     contacts = change(list(made.world.contacts), subject.rng("contacts"))
     contacts = sorted((c for c in contacts if c.seconds >= 0), key=lambda c: c.seconds)
-    return render(subject, Made(made.parameters, Trajectories(made.world.flights, tuple(contacts))), ("audio",))
+    return render(
+        subject, Made(made.parameters, Trajectories(made.world.flights, tuple(contacts))), ("audio",)
+    )
 
 
 @corruption("event jitter", unit="ms", severities=(0, 10, 20, 40, 80), neutral=0, streams=("audio",))
@@ -256,7 +269,9 @@ def event_jitter(subject: Subject, deviation: float) -> Clip:
     return _resounded(subject, change)
 
 
-@corruption("sounds removed", unit="of impacts", severities=(0, 0.25, 0.5, 0.75, 1), neutral=0, streams=("audio",))
+@corruption(
+    "sounds removed", unit="of impacts", severities=(0, 0.25, 0.5, 0.75, 1), neutral=0, streams=("audio",)
+)
 def sounds_removed(subject: Subject, share: float) -> Clip:
     """Impacts at random are not heard."""
 
@@ -285,7 +300,9 @@ def loudness_flattened(subject: Subject, share: float) -> Clip:
     """All impacts towards one loudness; the order of loudness stays until the last."""
 
     def change(contacts: list[Contact], rng: np.random.Generator) -> list[Contact]:
-        middle = math.exp(float(np.mean([math.log(max(c.speed, 0.11)) for c in contacts]))) if contacts else 1.0
+        middle = (
+            math.exp(float(np.mean([math.log(max(c.speed, 0.11)) for c in contacts]))) if contacts else 1.0
+        )
         return [
             dataclasses.replace(c, speed=max(c.speed, 0.11) ** (1 - share) * middle**share)
             for c in contacts
@@ -303,7 +320,8 @@ def loudness_scrambled(subject: Subject, share: float) -> Clip:
         loud = [c for c in contacts if c.speed >= 0.1]
         other = [loud[i].speed for i in rng.permutation(len(loud))]
         return [
-            dataclasses.replace(c, speed=c.speed ** (1 - share) * s**share) for c, s in zip(loud, other, strict=True)
+            dataclasses.replace(c, speed=c.speed ** (1 - share) * s**share)
+            for c, s in zip(loud, other, strict=True)
         ]
 
     return _resounded(subject, change)

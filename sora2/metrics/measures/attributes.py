@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from sora2.metrics.damage import (
+    BROKEN_LAW,
+    FALSE_SOUND,
+    LOST_PICTURE,
+    LOST_SOUND,
+    MOVED_SOUND,
+    SHAKEN_PICTURE,
+)
 from sora2.metrics.detector_lag import load_detector_lag
-from sora2.metrics.damage import BROKEN_LAW, FALSE_SOUND, LOST_PICTURE, LOST_SOUND, MOVED_SOUND, SHAKEN_PICTURE
 from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
 from sora2.metrics.registry import metric
-from sora2.metrics.values import Unmeasurable
 from sora2.metrics.timbre import material_amplitudes
+from sora2.metrics.values import Unmeasurable
 from sora2.toybox.vocabulary import MATERIALS
 
 #: An onset belongs to a contact at most this far away once the clip's own lag is taken out.

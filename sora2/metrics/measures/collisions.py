@@ -172,12 +172,16 @@ def collisions(evidence: Evidence) -> list[tuple[int, int, float]]:
         gap = float(np.linalg.norm(a.xy[frame] - b.xy[frame]))
         around = slice(max(0, frame - 1), frame + 2)
         wall = any(
-            not np.all((t.xy[around, 0] > t.radius + margin) & (t.xy[around, 0] < width - 1 - t.radius - margin))
+            not np.all(
+                (t.xy[around, 0] > t.radius + margin) & (t.xy[around, 0] < width - 1 - t.radius - margin)
+            )
             for t in (a, b)
         )
         others = [t for i, t in enumerate(evidence.tracks) if i not in balls]
         crowd = any(
-            np.linalg.norm(t.xy[frame] - s.xy[frame]) < 1.5 * (t.radius + s.radius) + 1 for t in others for s in (a, b)
+            np.linalg.norm(t.xy[frame] - s.xy[frame]) < 1.5 * (t.radius + s.radius) + 1
+            for t in others
+            for s in (a, b)
         )
         if gap < 1.35 * reach + 1.0 and not wall and not crowd:
             found.append((balls[0], balls[1], seconds))

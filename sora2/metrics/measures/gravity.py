@@ -76,7 +76,14 @@ def gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return 100 * abs(measured / commanded - 1), details
 
 
-@metric("flight_gravity_error", unit="%", direction="lower", needs=("video", "truth"), tolerance=15, statistic="median")
+@metric(
+    "flight_gravity_error",
+    unit="%",
+    direction="lower",
+    needs=("video", "truth"),
+    tolerance=15,
+    statistic="median",
+)
 def flight_gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of gravity against the commanded one in single flights of at least 7 frames, median over flights that
     determine it to 20 %."""
@@ -90,7 +97,9 @@ def flight_gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
         raise Unmeasurable("no single flight is long enough for a gravity of its own")
     errors = [100 * abs(f.gravity / commanded - 1) for f in clear]
     return float(np.median(errors)), {
-        "flights": [{"ball": f.ball, "seconds": f.seconds, "gravity": f.gravity, "error": f.error} for f in clear]
+        "flights": [
+            {"ball": f.ball, "seconds": f.seconds, "gravity": f.gravity, "error": f.error} for f in clear
+        ]
     }
 
 

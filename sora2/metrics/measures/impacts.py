@@ -55,7 +55,11 @@ def heard_impacts(evidence: Evidence) -> Heard:
     width = evidence.clip.video.shape[2]
     place = np.array([2 * (contacts[i].position[0] + 0.5) / width - 1 for i in rows])
     speed = np.array([_closing(contacts[i].before) for i in rows]) / evidence.pixels_per_unit
-    power = np.stack([_added(evidence, evidence.onsets.seconds[k]) for k in columns], axis=1) if len(rows) else None
+    power = (
+        np.stack([_added(evidence, evidence.onsets.seconds[k]) for k in columns], axis=1)
+        if len(rows)
+        else None
+    )
     if power is None:
         raise Unmeasurable("no single impact is both seen and heard")
     return Heard(speed, place, power)
@@ -75,8 +79,12 @@ def loudness_correlation(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     heard = heard_impacts(evidence)
     enough = len(heard.speed) >= FEWEST and heard.speed.max() >= SPEED_RANGE * heard.speed.min()
     if not enough:
-        raise Unmeasurable(f"{len(heard.speed)} single impacts of too similar speed to compare their loudness")
-    return correlation(rankdata(heard.speed), rankdata(heard.power.sum(axis=0))), {"impacts": len(heard.speed)}
+        raise Unmeasurable(
+            f"{len(heard.speed)} single impacts of too similar speed to compare their loudness"
+        )
+    return correlation(rankdata(heard.speed), rankdata(heard.power.sum(axis=0))), {
+        "impacts": len(heard.speed)
+    }
 
 
 @metric(
@@ -142,7 +150,10 @@ def _added(evidence: Evidence, onset: float) -> Array:
     rate, sound = evidence.clip.sample_rate, evidence.sound
     start, length = round(onset * rate), round(WINDOW_SECONDS * rate)
     margin = round(0.001 * rate)
-    after, before = sound[:, start : start + length], sound[:, max(0, start - margin - length) : max(0, start - margin)]
+    after, before = (
+        sound[:, start : start + length],
+        sound[:, max(0, start - margin - length) : max(0, start - margin)],
+    )
     power = (after**2).mean(axis=1)
     if before.shape[1]:
         power = power - (before**2).mean(axis=1)

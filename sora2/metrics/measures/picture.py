@@ -79,7 +79,9 @@ def warp_error(evidence: Evidence) -> float:
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     total = 0.0
     for before, after, flow in zip(luma[:-1], luma[1:], evidence.flow, strict=True):
-        carried = cv2.remap(after, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        carried = cv2.remap(
+            after, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         total += float(np.abs(carried - before).mean())
     return total / (len(luma) - 1)
 
@@ -135,7 +137,13 @@ def banding(evidence: Evidence) -> float:
     return 100 * edges / smooth
 
 
-@_video("ghosting", 0.3, ("ghosting",), ("blur", "compression", "flicker", "black", "picture seam", "frames frozen", "picture noise"), unit="")
+@_video(
+    "ghosting",
+    0.3,
+    ("ghosting",),
+    ("blur", "compression", "flicker", "black", "picture seam", "frames frozen", "picture noise"),
+    unit="",
+)
 def ghosting(evidence: Evidence) -> float:
     """What remains, one frame later, at places that a moving thing has left, as a share of its contrast there: the
     upper quartile over such pixels. Against the still background of the clip; a moving camera leaves nothing to measure."""
@@ -155,7 +163,13 @@ def ghosting(evidence: Evidence) -> float:
     return max(0.0, float(np.quantile(found, 0.75)))
 
 
-@_video("frozen_frames", 5.0, ("frames dropped", "frames frozen"), ("black", "object removed", "object added"), unit="%")
+@_video(
+    "frozen_frames",
+    5.0,
+    ("frames dropped", "frames frozen"),
+    ("black", "object removed", "object added"),
+    unit="%",
+)
 def frozen_frames(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Frames that are the same as the one before."""
     _at_least(evidence, 2)
@@ -181,7 +195,9 @@ def picture_seam(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     total = np.concatenate([np.zeros((1, cells.shape[1])), np.cumsum(cells, axis=0)])
     three = (total[3:] - total[:-3]) / 3  # (T - 2, cells) mean of frames k .. k + 2
     jump = np.median(np.abs(three[3:] - three[:-3]), axis=1)
-    slow = np.median(np.abs(cells[1:] - cells[:-1]), axis=1)[2:-2]  # the step itself, between frames k + 2 and k + 3
+    slow = np.median(np.abs(cells[1:] - cells[:-1]), axis=1)[
+        2:-2
+    ]  # the step itself, between frames k + 2 and k + 3
     value = np.minimum(jump, slow)
     return float(value.max()), {"seconds": float((np.argmax(value) + 3) / evidence.clip.fps)}
 

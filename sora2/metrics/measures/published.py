@@ -54,7 +54,9 @@ def vbench_dynamic_degree_dis(evidence: Evidence) -> tuple[float, dict[str, Any]
     return float(moving >= max(1, round(len(flow) / 4))), {"moving": moving, "pairs": len(flow)}
 
 
-@metric("published_physics_iq", unit="", direction="higher", needs=("video", "reference"), tolerance=80, best=100)
+@metric(
+    "published_physics_iq", unit="", direction="higher", needs=("video", "reference"), tolerance=80, best=100
+)
 def published_physics_iq(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Physics-IQ style score (Motamed et al. 2025): 100 x clip(mean of three motion-mask IoUs - mean squared error),
     against the reference, with a second take taken to be perfect."""

@@ -36,7 +36,14 @@ QUIETEST_LUFS = -70.0
 NOISY = (*FALSE_SOUND, *LOST_SOUND, *MOVED_SOUND, "dc offset", "hum", "audio compression")
 
 
-def _audio(name: str, unit: str, tolerance: float, answers_to: tuple[str, ...], also: tuple[str, ...] = (), **options: Any) -> Any:
+def _audio(
+    name: str,
+    unit: str,
+    tolerance: float,
+    answers_to: tuple[str, ...],
+    also: tuple[str, ...] = (),
+    **options: Any,
+) -> Any:
     """A metric of the sound alone, less is better, with a paired twin."""
     return metric(
         name,
@@ -120,7 +127,15 @@ def loudness(evidence: Evidence) -> float:
     return value
 
 
-@_audio("stereo_width", "%", 0.05, ("stereo narrowed",), (*NOISY, "channels swapped"), direction="higher", best=10.0)
+@_audio(
+    "stereo_width",
+    "%",
+    0.05,
+    ("stereo narrowed",),
+    (*NOISY, "channels swapped"),
+    direction="higher",
+    best=10.0,
+)
 def stereo_width(evidence: Evidence) -> float:
     """Energy in the difference of the channels, of all energy; 0 for mono and for two equal channels."""
     sound = _heard(evidence)
