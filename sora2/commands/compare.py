@@ -90,10 +90,10 @@ def main(argv: list[str]) -> int:
 
 
 EXPLANATION = (
-    "Clips are paired by prompt and seed. The test is on the cost of clips (0 perfect, 1/2 at the metric's tolerance, 1 "
-    "unmeasurable, so a clip that hides its fault does not win): signs of whole prompts are flipped, and p is corrected "
-    "for the number of metrics (Holm). Intervals draw whole prompts. The difference of values is over pairs in which both "
-    "clips are measured."
+    "Clips are paired by prompt and seed. The test is on the cost of clips (0 perfect, 1/2 at the metric's "
+    "tolerance, 1 unmeasurable, so a clip that hides its fault does not win): signs of whole prompts are flipped, "
+    "and p is corrected for the number of metrics (Holm). Intervals draw whole prompts. The difference of values is "
+    "over pairs in which both clips are measured."
 )
 
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class Response:
         """Whether more damage never costs less, beyond the error of the difference, on either side."""
         for side in self.corruption.sides():
             order = [self.severities.index(s) for s in side if s in self.severities]
-            for a, b in zip(order[:-1], order[1:], strict=True):
+            for a, b in pairwise(order):
                 step = self.cost[b] - self.cost[a]
                 step = step[np.isfinite(step)]
                 if len(step) and step.mean() < -max(

@@ -18,12 +18,12 @@ from sora2.metrics.tables import label, number
 
 INTRODUCTION = (
     "Every metric is measured on real toybox clips and on the same clips with one thing damaged, by degrees. Damage is "
-    "judged by the paired change of the metric's cost: 0 for a perfect clip, 1/2 at the metric's tolerance, 1 for a clip "
-    "that it cannot measure, so that hiding never helps. A metric should be monotone in its own damage, indifferent to "
+    "judged by the paired change of the metric's cost: 0 for a perfect clip, 1/2 at the metric's tolerance, 1 for a "
+    "clip that it cannot measure, so that hiding never helps. A metric should be monotone in its own damage, indifferent to "
     "all other, and best on the undamaged clip.\n\n"
     "Noise floor: change of the mean cost that another draw of as many real clips could show (2 standard errors). "
-    "Smallest detected: the mildest severity from which on all worse ones are told from none at 2 standard errors of the "
-    "paired change, on this many clips. Gates are left out here."
+    "Smallest detected: the mildest severity from which on all worse ones are told from none at 2 standard errors of "
+    "the paired change, on this many clips. Gates are left out here."
 )
 PUBLISHED = (
     "AV-Align, VBench's temporal flickering and a Physics-IQ style score, re-implemented, under the same damage. "
@@ -43,8 +43,11 @@ def write_calibration(result: CalibrationResult, folder: Path, settings: dict[st
     page.section("Every metric under every damage")
     matrix = plot_matrix(*change_matrix(result, headline), folder / "plots" / "matrix.png")
     page.figure(matrix, "Change of mean cost at the damage that changes it most. Framed: its own damage.")
-    page.section("Responses", "Median over clips with the middle half of them, under the metric's own damage; pale where "
-                 "few clips are measured.")  # fmt: skip
+    page.section(
+        "Responses",
+        "Median over clips with the middle half of them, under the metric's own damage; open dots where under half of "
+        "the clips can be measured, none where none can.",
+    )
     page.figures(_response_plots(result, headline, folder), columns=3)
     if published:
         page.section("Published metrics, for comparison", PUBLISHED)

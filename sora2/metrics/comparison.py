@@ -93,8 +93,8 @@ def read_side(path: Path, row: str | None = None) -> Side:
 def compare(a: Side, b: Side) -> Comparison:
     """Pair the clips of A and B by prompt and seed, and test every metric that both have.
 
-    Where a prompt has the same seeds on both sides, clips of one seed are a pair; else the k-th clip of A is paired with
-    the k-th of B, sorted by key. Clips of one prompt are one cluster.
+    Where a prompt has the same seeds on both sides, clips of one seed are a pair; else the k-th clip of A is paired
+    with the k-th of B, sorted by key. Clips of one prompt are one cluster.
 
     Raises:
         MetricError: the two share no prompt, or no metric.
@@ -149,7 +149,8 @@ def _pair(a: Side, b: Side) -> tuple[list[Pair], list[str]]:
     if not shared:
         raise MetricError(
             f"no prompt of {a.path} ({len(of_a)} prompts, such as {next(iter(of_a), '')!r}) is in {b.path} "
-            f"({len(of_b)}, such as {next(iter(of_b), '')!r}): evaluate both on the same prompts, with KEY.json beside KEY.mp4"
+            f"({len(of_b)}, such as {next(iter(of_b), '')!r}): "
+            "evaluate both on the same prompts, with KEY.json beside KEY.mp4"
         )
     notes = []
     for name, own, other in (("A", of_a, of_b), ("B", of_b, of_a)):

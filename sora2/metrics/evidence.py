@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -108,7 +109,7 @@ class Evidence:
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         grey = self.luma.round().astype(np.uint8)
         empty = np.zeros((0, *grey.shape[1:], 2), np.float32)
-        flows = [dis.calc(a, b, None) for a, b in zip(grey[:-1], grey[1:], strict=True)]
+        flows = [dis.calc(a, b, None) for a, b in pairwise(grey)]
         return np.stack(flows) if flows else empty
 
     @cached_property

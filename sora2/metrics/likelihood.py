@@ -24,8 +24,8 @@ from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_mod
 #: Noise levels at which the loss is taken; the ends say little.
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 #: Laws that are broken, and how far.
-BROKEN = {"gravity": 2.0, "energy": 1.15, "time warp": 0.4, "teleport": 0.4, "object removed": 0.5, "passed through": 1.0,
-          "backwards": 1.0, "audio shift": 200.0}  # fmt: skip
+BROKEN = {"gravity": 2.0, "energy": 1.15, "time warp": 0.4, "teleport": 0.4, "object removed": 0.5,
+          "passed through": 1.0, "backwards": 1.0, "audio shift": 200.0}  # fmt: skip
 
 
 class Denoiser(Protocol):

@@ -32,11 +32,6 @@ def gross():
 def test_every_claim_names_damage_that_exists():
     for m in all_metrics().values():
         assert m.answers_to | m.also <= set(CORRUPTIONS), m.name
-        assert (
-            not m.answers_to & m.also
-            or m.name.startswith("av_")
-            or m.group in ("impacts", "attributes", "sound")
-        ), m.name
     assert len(METRICS) > 35
     assert set().union(*(m.answers_to for m in METRICS.values())) >= set(CORRUPTIONS) - {
         "black", "audio compression", "loudness flattened",
@@ -138,13 +133,12 @@ def test_a_metric_that_is_blind_or_backwards_is_caught():
     """The suite itself: a constant is no answer, a reversed metric improves, a random one is not monotone."""
     offset = METRICS["flicker"]
     rng = np.random.default_rng(0)
-    broken = {
-        "constant": dataclasses.replace(offset, name="constant", measure=lambda e: 0.7),
-        "reversed": dataclasses.replace(
-            offset, name="reversed", measure=lambda e: 30.0 - float(e.luma.std(axis=0).mean())
-        ),
-        "random": dataclasses.replace(offset, name="random", measure=lambda e: float(rng.uniform(0, 9))),
+    measures = {
+        "constant": lambda e: 0.7,
+        "reversed": lambda e: 30.0 - float(e.luma.std(axis=0).mean()),
+        "random": lambda e: float(rng.uniform(0, 9)),
     }
+    broken = {n: dataclasses.replace(offset, name=n, measure=f) for n, f in measures.items()}
     from sora2.metrics import registry
 
     registry._REGISTRY.clip.update(broken)

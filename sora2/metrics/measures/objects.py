@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def bridged(xy: Array, longest: int = LONGEST_HIDING) -> Array:
     """A path (T, 2) with gaps of up to `longest` frames filled by straight motion."""
     result = xy.copy()
     seen = np.flatnonzero(np.isfinite(xy).all(axis=1))
-    for first, last in zip(seen[:-1], seen[1:], strict=True):
+    for first, last in pairwise(seen):
         if 1 < last - first <= longest + 1:
             share = (np.arange(first + 1, last) - first)[:, None] / (last - first)
             result[first + 1 : last] = xy[first] + share * (xy[last] - xy[first])

@@ -5,6 +5,7 @@ Most depend on the content as well, so each has a twin NAME_excess, the differen
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -32,8 +33,8 @@ BAND_STEPS = (2.0, 12.0)
 
 
 #: All that changes what moves in the picture, and how.
-WORLD = (*LOST_PICTURE, *SHAKEN_PICTURE, *BROKEN_LAW, "teleport", "size drift", "object added", "picture seam", "flicker",
-         "picture noise", "blur")  # fmt: skip
+WORLD = (*LOST_PICTURE, *SHAKEN_PICTURE, *BROKEN_LAW, "teleport", "size drift", "object added", "picture seam",
+         "flicker", "picture noise", "blur")  # fmt: skip
 
 
 def _video(
@@ -151,7 +152,7 @@ def ghosting(evidence: Evidence) -> float:
     rest = luma - np.median(luma, axis=0)  # (T, H, W) departure from the background
     shares = []
     kernel = np.ones((3, 3), np.uint8)
-    for before, after in zip(rest[:-1], rest[1:], strict=True):
+    for before, after in pairwise(rest):
         thing = np.abs(before) > FOREGROUND
         share = np.where(thing, after / np.where(thing, before, 1.0), 0.0)
         still_there = (np.abs(after) > 0.6 * FOREGROUND) & (~thing | (share > STILL_THERE))
