@@ -19,8 +19,8 @@ from sora2.metrics.tables import label, number
 INTRODUCTION = (
     "Every metric is measured on real toybox clips and on the same clips with one thing damaged, by degrees. Damage is "
     "judged by the paired change of the metric's cost: 0 for a perfect clip, 1/2 at the metric's tolerance, 1 for a "
-    "clip that it cannot measure, so that hiding never helps. A metric should be monotone in its own damage, indifferent to "
-    "all other, and best on the undamaged clip.\n\n"
+    "clip that it cannot measure, so that hiding never helps. A metric should be monotone in its own damage, "
+    "indifferent to all other, and best on the undamaged clip.\n\n"
     "Noise floor: change of the mean cost that another draw of as many real clips could show (2 standard errors). "
     "Smallest detected: the mildest severity from which on all worse ones are told from none at 2 standard errors of "
     "the paired change, on this many clips. Gates are left out here."

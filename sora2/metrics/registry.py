@@ -94,7 +94,8 @@ class Metric:
         """How bad a clip is on a scale that all metrics share: 0 perfect, 1/2 at the tolerance, 1 unmeasurable.
 
         With d the distance from the best value and s that of the tolerance (0.1 where that is none) it is
-        d / (d + s): monotone in the value, and finite for a clip without one, so a missing ball can be compared with a wrong one.
+        d / (d + s): monotone in the value, and finite for a clip without one, so a missing ball can be compared with a
+        wrong one.
         """
         if not outcome.measured:
             return 1.0

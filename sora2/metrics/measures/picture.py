@@ -147,7 +147,8 @@ def banding(evidence: Evidence) -> float:
 )
 def ghosting(evidence: Evidence) -> float:
     """What remains, one frame later, at places that a moving thing has left, as a share of its contrast there: the
-    upper quartile over such pixels. Against the still background of the clip; a moving camera leaves nothing to measure."""
+    upper quartile over such pixels. Against the still background of the clip; a moving camera leaves nothing to
+    measure."""
     luma = _at_least(evidence, 3)
     rest = luma - np.median(luma, axis=0)  # (T, H, W) departure from the background
     shares = []
