@@ -26,7 +26,7 @@ def with_references():
 @pytest.fixture(scope="module")
 def gross():
     """Every headline metric under the grossest damage of every kind."""
-    return calibrate(calibration_clips(8), with_references(), CORRUPTIONS, severities=1, progress=False)
+    return calibrate(calibration_clips(6), with_references(), CORRUPTIONS, severities=1, progress=False)
 
 
 def test_every_claim_names_damage_that_exists():
@@ -77,7 +77,7 @@ def test_momentum_answers_to_mass():
 @pytest.mark.parametrize(
     ("metrics", "damage"),
     [
-        (("av_offset", "av_f1_45", "av_skill"), "audio shift"),
+        (("av_offset",), "audio shift"),
         (("av_jitter", "av_precision_45"), "event jitter"),
         (("missing_sounds",), "sounds removed"),
         (("spurious_sounds",), "sounds added"),
@@ -112,6 +112,17 @@ def test_more_damage_costs_more(metrics, damage):
     for name in metrics:
         response = result.responses[name, damage]
         assert response.monotone, (name, response.change()[0].round(3))
+
+
+def test_matching_falls_until_it_reaches_chance():
+    """Beyond 100 ms other events come into reach, and F1 wanders about its chance level: only the lag goes on."""
+    damage = dataclasses.replace(
+        CORRUPTIONS["audio shift"], severities=(-100.0, -60.0, -30.0, 0.0, 30.0, 60.0, 100.0)
+    )
+    metrics = {n: METRICS[n] for n in ("av_f1_20", "av_f1_45", "av_precision_45", "av_recall_45", "av_skill")}
+    result = calibrate(calibration_clips(8), metrics, {"audio shift": damage}, progress=False)
+    for name in metrics:
+        assert result.responses[name, "audio shift"].monotone, name
 
 
 def test_damage_leaves_the_clip_alone_and_nothing_else(clips):
