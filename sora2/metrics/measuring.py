@@ -64,13 +64,10 @@ def measure_evidence(evidence: Evidence, metrics: Mapping[str, Metric], task: Ta
     for name, metric in metrics.items():
         if "reference" in metric.needs and evidence.reference is None:
             continue
-        if gates:
-            reason = f"fails a gate: {'; '.join(gates.values())}"
-            values[name] = MetricValue.missing(reason, metric.unit)
-            continue
         value = metric.evaluate(evidence)
-        if value is not None:
-            values[name] = value
+        if value is not None:  # None: the truth does not ask for it, which a failed gate does not change
+            reason = f"fails a gate: {'; '.join(gates.values())}"
+            values[name] = MetricValue.missing(reason, metric.unit) if gates else value
     features = {} if gates else {n: get_feature(n)(evidence) for n in task.features}
     return {"gates": gates, "values": values, "features": features}
 

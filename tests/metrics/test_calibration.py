@@ -26,7 +26,7 @@ def with_references():
 @pytest.fixture(scope="module")
 def gross():
     """Every headline metric under the grossest damage of every kind."""
-    return calibrate(calibration_clips(6), with_references(), CORRUPTIONS, severities=1, progress=False)
+    return calibrate(calibration_clips(8), with_references(), CORRUPTIONS, severities=1, progress=False)
 
 
 def test_every_claim_names_damage_that_exists():
