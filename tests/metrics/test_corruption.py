@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from sora2.metrics import Evidence, all_metrics
+from sora2.metrics import Evidence, select_metrics
 from sora2.metrics.controls import Item, frozen_frame, real_items, shuffled_audio
 from sora2.metrics.detector_lag import load_detector_lag, measure_detector_lag
 from sora2.metrics.evaluation import Row, evaluate_rows
 from sora2.metrics.measuring import Task, measure
 from sora2.toybox import Toybox, ToyboxConfig, clip_from_spec
 
-METRICS = all_metrics()
+METRICS = select_metrics()[0]
 
 
 def shifted(clip, milliseconds):
