@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("sora2.commands.train", "train a transformer or a codec (Hydra overrides)"),
     "sample": ("sora2.commands.sample", "generate clips from a checkpoint"),
     "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
+    "calibrate": ("sora2.commands.calibrate", "test the metrics by controlled corruption"),
+    "compare": ("sora2.commands.compare", "compare two evaluations, clip by clip"),
     "evaluate-codec": ("sora2.commands.evaluate_codec", "measure the reconstruction of the codecs"),
     "doctor": ("sora2.commands.doctor", "print the environment and the attention backends"),
 }

@@ -7,13 +7,15 @@ import dataclasses
 import datetime
 import platform
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sora2.metrics import MetricError, all_metrics, select_metrics
+from sora2.metrics import MetricError, all_corpus_metrics, all_metrics, select_metrics
+from sora2.metrics.weights import missing_weights, set_weights
 
 if TYPE_CHECKING:
     from sora2.generate import Pipeline
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
   sora2 evaluate --list                                   # what is measured
 """
+FEWEST_SEEDS = 4
 PACKAGES = ("sora2", "torch", "numpy", "scipy", "opencv-python-headless", "av")
 
 
@@ -60,12 +63,31 @@ def build_parser() -> argparse.ArgumentParser:
         "--shorter-side", type=int, default=128, help="larger films of --folder are scaled down to it, pixels"
     )
     add("--show", type=int, default=8, help="clips per row to play on the page")
+    add("--workers", type=int, default=1, help="processes that measure")
+    add("--expect-fps", type=float, help="films of --folder at another frame rate fail")
+    add("--expect-seconds", type=float, help="films of --folder of another length fail")
+    add("--expect-sound", action="store_true", help="films of --folder without sound fail")
+    add("--fresh", action="store_true", help="measure again what an earlier run in --out has measured")
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="published weights that some metrics need, see --list; may be given several times",
+    )
     add("--quiet", action="store_true", help="no progress bar")
 
     how = parser.add_argument_group("generation (--checkpoint)")
     add = how.add_argument
     add("--seeds", type=int, default=1, help="samples per caption; 4 or more to claim anything")
     add("--seed", type=int, default=0, help="the first of them")
+    add(
+        "--interventions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also generate N captions with gravity and material changed, same seed; gives the response slopes",
+    )
     add("--steps", type=int, help="sampling steps; default: the checkpoint's")
     add("--batch-size", type=int, default=8)
     add("--device", help="default: cuda if there is one, else cpu")
@@ -83,6 +105,11 @@ def main(argv: list[str]) -> int:
     """Raises MetricError when there is nothing to measure, or nothing could be measured."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    for given in args.weights:
+        name, equals, path = given.partition("=")
+        if not equals:
+            raise MetricError(f"--weights {given}: write NAME=PATH")
+        set_weights(name, path)
     if args.list:
         print_metrics()
         return 0
@@ -90,11 +117,11 @@ def main(argv: list[str]) -> int:
         parser.error("--out is required")
     check_arguments(args)
     evaluation, page = run(args, argv)
-    from sora2.metrics.tables import markdown, value_table
+    from sora2.metrics.tables import main_metrics, markdown, value_table
 
-    print(f"\n{markdown(*value_table(evaluation))}\npage: {page}")
+    print(f"\n{markdown(*value_table(evaluation, main_metrics(evaluation)))}\npage: {page}")
     subject = next(iter(evaluation.summaries))
-    if not any(s.measured for s in evaluation.summaries[subject].values()):
+    if not evaluation.measured_anything(subject):
         reasons = Counter[str]()
         for summary in evaluation.summaries[subject].values():
             reasons.update(summary.reasons)
@@ -107,6 +134,13 @@ def print_metrics() -> None:
     for m in all_metrics().values():
         unit = f" [{m.unit}]" if m.unit else ""
         print(f"{m.name}{unit}\n    {m.description}\n    needs {', '.join(sorted(m.needs))}")
+        for sentence in missing_weights(m.weights):
+            print(f"    not available: {sentence}")
+    for c in all_corpus_metrics().values():
+        needs = f"; features: {', '.join(c.features)}" if c.features else ""
+        print(f"{c.name}\n    {c.description}\n    of the set{needs}")
+        for sentence in missing_weights(c.weights):
+            print(f"    not available: {sentence}")
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -114,6 +148,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         ("--clips", args.clips),
         ("--seeds", args.seeds),
         ("--shorter-side", args.shorter_side),
+        ("--workers", args.workers),
     ):
         if value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
@@ -132,12 +167,20 @@ def run(args: argparse.Namespace, argv: list[str]) -> tuple[Evaluation, Path]:
     from sora2.metrics.evaluation import evaluate_rows
     from sora2.metrics.report import worst_outcomes, write_report
 
-    metrics = select_metrics(None if args.metrics is None else args.metrics.split(","))
+    metrics, corpus_metrics = select_metrics(None if args.metrics is None else args.metrics.split(","))
     pipeline = load_pipeline(args) if args.checkpoint is not None else None
     codecs = load_codec_row(args, pipeline)
     rows, info = build_rows(args, pipeline, codecs)
-    evaluation = evaluate_rows(rows, metrics, progress=not args.quiet)
+    cache = args.out / "measured"
+    if args.fresh:
+        shutil.rmtree(cache, ignore_errors=True)
+    evaluation = evaluate_rows(
+        rows, metrics, corpus_metrics, progress=not args.quiet, workers=args.workers, cache=cache
+    )
     subject = rows[0].name
+    notes = set_notes(evaluation, subject, args)
+    for note in notes:
+        print(f"note: {note}")
     worst = [
         (outcome, item)
         for outcome in worst_outcomes(evaluation, subject, 4)
@@ -147,6 +190,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> tuple[Evaluation, Path]:
         "title": f"Evaluation of {subject}",
         "subtitle": f"{rows[0].size} clips; control rows: {args.clips} clips of toybox split {args.split}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "notes": notes,
         "command": shlex.join(["sora2", "evaluate", *argv]),
         "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
         "versions": {
@@ -159,6 +203,42 @@ def run(args: argparse.Namespace, argv: list[str]) -> tuple[Evaluation, Path]:
         evaluation, args.out, subject=subject, settings=settings, shown=shown_items(rows, args), worst=worst
     )
     return evaluation, page
+
+
+def set_notes(evaluation: Evaluation, subject: str, args: argparse.Namespace) -> list[str]:
+    """What a reader must know about the set before its numbers: mixed shapes, missing sound, no truth, few seeds."""
+    outcomes = evaluation.outcomes[subject]
+    read = [o for o in outcomes if o.size != (0, 0)]
+    notes = []
+    for what, values in (
+        ("frame rate", [f"{o.fps:g}" for o in read]),
+        ("size", [f"{o.size[1]} x {o.size[0]}" for o in read]),
+    ):
+        counts = Counter(values)
+        if len(counts) > 1:
+            listed = ", ".join(f"{n} at {value}" for value, n in counts.most_common(5))
+            notes.append(
+                f"mixed {what}s: {listed}. Metrics in frames or pixels are not comparable between them."
+            )
+    for need in ("audio", "truth"):
+        lacking = sum(any(v.reason == f"the clip has no {need}" for v in o.values.values()) for o in outcomes)
+        if lacking:
+            remedy = (
+                "" if need == "audio" else " (KEY.json beside KEY.mp4 with truth, or a caption of the toybox)"
+            )
+            notes.append(
+                f"{lacking} of {len(outcomes)} clips have no {need}{remedy}: its metrics count them as failures."
+            )
+    failed = sum(bool(o.gates) for o in outcomes)
+    if failed:
+        notes.append(f"{failed} of {len(outcomes)} clips fail a gate and count as failures in every metric.")
+    seeds = Counter(o.prompt for o in outcomes)
+    if args.checkpoint is not None and min(seeds.values()) < FEWEST_SEEDS:
+        notes.append(
+            f"{min(seeds.values())} sample(s) per prompt: intervals do not cover the spread over seeds; "
+            f"--seeds {FEWEST_SEEDS} does."
+        )
+    return notes
 
 
 def load_pipeline(args: argparse.Namespace) -> Pipeline:
@@ -196,6 +276,7 @@ def build_rows(
     """The subject, then the control rows; and what is to be noted about the subject."""
     from sora2.metrics import controls, sources
     from sora2.metrics.evaluation import Row
+    from sora2.metrics.gates import Expected
     from sora2.toybox import Toybox, ToyboxConfig
 
     config = ToyboxConfig(seed=args.toybox_seed, split=args.split)
@@ -226,10 +307,31 @@ def build_rows(
             )
         )
         info = dict(pipeline.info)
+        if args.interventions:
+            changed = sources.intervened_clips(config, args.interventions)
+            made = sources.generated_items(
+                pipeline,
+                changed,
+                args.out / "clips" / "interventions",
+                seeds=1,
+                first_seed=args.seed,
+                sampling=sampling,
+                progress=not args.quiet,
+            )
+            rows.append(
+                Row(
+                    "interventions",
+                    f"{args.interventions} captions, one attribute changed at a time",
+                    made,
+                    len(made),
+                )
+            )
     elif args.folder is not None:
         films = sources.find_films(args.folder)
         items = list(sources.folder_items(films, seconds=args.seconds, shorter_side=args.shorter_side))
-        rows.append(Row(args.folder.name, f"{len(films)} films of {args.folder}", items, len(items)))
+        expected = Expected(args.expect_seconds, args.expect_fps, args.expect_sound)
+        name = args.folder.resolve().name
+        rows.append(Row(name, f"{len(films)} films of {args.folder}", items, len(items), expected))
     if args.no_controls and rows:
         return rows, info
     rows.append(Row("real", f"toybox split {args.split}, as generated by its simulator", real, len(real)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sora2.metrics.registry import MetricError
+from sora2.metrics.values import MetricError
 from sora2.types import AudioShape, Clip, VideoShape
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from sora2.metrics.controls import Item
-from sora2.metrics.evidence import Evidence
-from sora2.metrics.registry import Metric, MetricValue
+from sora2.metrics.corpus import Corpus, Outcome
+from sora2.metrics.gates import GATES, Expected
+from sora2.metrics.measuring import Task, measure_all
+from sora2.metrics.registry import CorpusMetric, Metric
 from sora2.metrics.statistics import Interval, clustered_bootstrap
+from sora2.metrics.values import MetricValue
+
+#: The row that corpus metrics compare with.
+REFERENCE_ROW = "real"
 
 
 @dataclass(frozen=True)
@@ -25,17 +33,7 @@ class Row:
     description: str
     items: Iterable[Item]
     size: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All values of one clip."""
-
-    key: str
-    prompt: str
-    seed: int | None
-    path: str
-    values: dict[str, MetricValue]
+    expected: Expected = field(default_factory=Expected)
 
 
 @dataclass(frozen=True)
@@ -58,48 +56,73 @@ class Evaluation:
     """Everything measured: per row, per clip, and summed up."""
 
     metrics: dict[str, Metric]
+    corpus_metrics: dict[str, CorpusMetric] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     summaries: dict[str, dict[str, Summary]] = field(default_factory=dict)
-
-    @property
-    def anything_measured(self) -> bool:
-        """Whether any metric has a value on any clip."""
-        return any(s.measured for row in self.summaries.values() for s in row.values())
+    corpora: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
 
     def values(self, row: str, name: str) -> np.ndarray:
-        """(clips,) of one metric, NaN where unmeasurable."""
-        return np.array([o.values[name].value for o in self.outcomes[row]])
+        """(clips,) of one metric, NaN where unmeasurable; clips that are not asked for it are left out."""
+        return np.array([o.values[name].value for o in self.outcomes[row] if name in o.values])
+
+    def gates(self, row: str) -> dict[str, int]:
+        """Clips that fail each gate."""
+        failed = Counter(name for o in self.outcomes[row] for name in o.gates)
+        return {name: failed[name] for name in GATES}
+
+    def measured_anything(self, row: str) -> bool:
+        """Whether any metric has a value on any clip of a row."""
+        return any(s.measured for s in self.summaries[row].values())
 
 
-def evaluate_rows(rows: Sequence[Row], metrics: Mapping[str, Metric], *, progress: bool = True) -> Evaluation:
-    """Measure every clip of every row. Metrics that need a reference are left out of rows that have none."""
-    result = Evaluation(dict(metrics))
+def evaluate_rows(
+    rows: Sequence[Row],
+    metrics: Mapping[str, Metric],
+    corpus_metrics: Mapping[str, CorpusMetric] | None = None,
+    *,
+    progress: bool = True,
+    workers: int = 1,
+    cache: Path | None = None,
+) -> Evaluation:
+    """Measure every clip of every row, then every row as a whole.
+
+    Metrics that need a reference are left out of rows that have none. `cache`: a folder in which outcomes are kept,
+    so that an interrupted evaluation can be continued.
+    """
+    corpus_metrics = {} if corpus_metrics is None else dict(corpus_metrics)
+    features = tuple(dict.fromkeys(f for m in corpus_metrics.values() for f in m.features))
+    result = Evaluation(dict(metrics), corpus_metrics)
     with tqdm(total=sum(r.size for r in rows), unit="clip", desc="evaluate", disable=not progress) as bar:
         for row in rows:
             bar.set_postfix_str(row.name)
+            task = Task(tuple(metrics), features, row.expected)
+            file = None if cache is None else cache / f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}.jsonl"
             outcomes = []
-            for item in row.items:
-                outcomes.append(measure_item(item, metrics))
+            for outcome in measure_all(row.items, task, workers=workers, cache_file=file):
+                outcomes.append(outcome)
                 bar.update()
             result.descriptions[row.name] = row.description
             result.outcomes[row.name] = outcomes
             result.summaries[row.name] = summarise(outcomes, metrics)
+    reference = result.outcomes.get(REFERENCE_ROW, [])
+    for name, outcomes in result.outcomes.items():
+        found = {n: _of_corpus(m, name, outcomes, reference) for n, m in corpus_metrics.items()}
+        result.corpora[name] = {n: v for n, v in found.items() if v is not None}
     return result
 
 
-def measure_item(item: Item, metrics: Mapping[str, Metric]) -> Outcome:
-    """All metrics on one clip. One that could not be read is unmeasurable by all, for that reason."""
-    values: dict[str, MetricValue] = {}
-    evidence = None if item.clip is None else Evidence(item.clip, truth=item.truth, reference=item.reference)
-    for name, metric in metrics.items():
-        if evidence is None:
-            values[name] = MetricValue(math.nan, "unmeasurable", item.failure, metric.unit)
-        elif "reference" in metric.needs and item.reference is None:
-            continue
-        else:
-            values[name] = metric.evaluate(evidence)
-    return Outcome(item.key, item.prompt, item.seed, item.path, values)
+def _of_corpus(
+    metric: CorpusMetric, row: str, outcomes: list[Outcome], reference: list[Outcome]
+) -> MetricValue | None:
+    """None where there is nothing to compare with. The real row is compared with itself, one half with the other."""
+    if not metric.compares:
+        return metric(Corpus(outcomes))
+    if not reference:
+        return None
+    if row == REFERENCE_ROW:
+        return metric(Corpus(outcomes[::2], outcomes[1::2]))
+    return metric(Corpus(outcomes, reference))
 
 
 def summarise(outcomes: Sequence[Outcome], metrics: Mapping[str, Metric]) -> dict[str, Summary]:
@@ -107,11 +130,8 @@ def summarise(outcomes: Sequence[Outcome], metrics: Mapping[str, Metric]) -> dic
     summaries = {}
     for name, metric in metrics.items():
         rated = [(o.prompt, o.values[name]) for o in outcomes if name in o.values]
-        if not rated or (
-            "reference" in metric.needs
-            and not any(v.measured for _, v in rated)
-            and len(rated) < len(outcomes)
-        ):
+        unread_only = not any(v.measured for _, v in rated) and len(rated) < len(outcomes)
+        if not rated or ("reference" in metric.needs and unread_only):
             continue
         good = [(p, v.value) for p, v in rated if v.measured]
         statistic = np.median if metric.statistic == "median" else np.mean
@@ -135,23 +155,40 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
                 "direction": m.direction,
                 "needs": sorted(m.needs),
                 "tolerance": m.tolerance,
+                "best": m.best,
                 "statistic": m.statistic,
+                "group": m.group,
+                "answers_to": sorted(m.answers_to),
                 "description": m.description,
             }
             for name, m in evaluation.metrics.items()
+        },
+        "corpus_metrics": {
+            name: {
+                "unit": m.unit,
+                "direction": m.direction,
+                "features": m.features,
+                "description": m.description,
+            }
+            for name, m in evaluation.corpus_metrics.items()
         },
         "order": list(evaluation.outcomes),
         "rows": {
             row: {
                 "description": evaluation.descriptions[row],
-                "summary": {name: _plain(asdict(s)) for name, s in evaluation.summaries[row].items()},
+                "gates": evaluation.gates(row),
+                "summary": {name: plain(asdict(s)) for name, s in evaluation.summaries[row].items()},
+                "corpus": {name: plain(asdict(v)) for name, v in evaluation.corpora.get(row, {}).items()},
                 "clips": [
                     {
                         "key": o.key,
                         "prompt": o.prompt,
                         "seed": o.seed,
                         "path": o.path,
-                        "metrics": {name: _plain(asdict(v)) for name, v in o.values.items()},
+                        "fps": o.fps,
+                        "size": list(o.size),
+                        "gates": o.gates,
+                        "metrics": {name: plain(asdict(v)) for name, v in o.values.items()},
                     }
                     for o in outcomes
                 ],
@@ -161,12 +198,12 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Nested dicts and lists with Python numbers, NaN and infinity as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, (np.floating, float)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):

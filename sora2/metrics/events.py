@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sora2.metrics.calibration import load_calibration
+from sora2.metrics.detector_lag import load_detector_lag
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import Lag, estimate_lag, f1_score, match
-from sora2.metrics.registry import Unmeasurable
+from sora2.metrics.values import Unmeasurable
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def heard_events(evidence: Evidence) -> Events:
     if not len(onsets):
         raise Unmeasurable("no sound begins")
     seconds, rise = merge_events(onsets.seconds, onsets.strength)
-    seconds = seconds - load_calibration().lag_seconds
+    seconds = seconds - load_detector_lag().lag_seconds
     certain = rise >= min(CLEAR_RISE, PROMINENT * float(rise.max()))
     if evidence.offers("video"):  # a bounce shows only when there are frames on both sides of it
         frames, fps = len(evidence.clip.video), evidence.clip.fps
@@ -83,22 +83,33 @@ def merge_events(seconds: Array, weight: Array) -> tuple[Array, Array]:
     return seconds[kept], weight[kept]
 
 
-def events_f1(seen: Events, heard: Events, tolerance: float) -> tuple[float, dict[str, float]]:
+def events_f1(seen: Events, heard: Events, tolerance: float) -> tuple[float, dict[str, int]]:
     """F1 of events within `tolerance` seconds, one to one.
 
     Recall is over impacts that must be heard, precision over sounds that must have a cause; the fainter ones of both
     streams may serve as partners but are not asked for, so that no score hangs on where a threshold lies.
     """
+    counts = event_counts(seen, heard, tolerance)
+    score = f1_score(counts["seen"], counts["heard"], counts["seen_matched"], counts["heard_matched"])
+    return score, counts
+
+
+def event_counts(seen: Events, heard: Events, tolerance: float) -> dict[str, int]:
+    """Impacts that must be heard and sounds that must have a cause, and how many of each have a partner within
+    `tolerance` seconds, one to one."""
     rows, columns = match(seen.seconds, heard.seconds, tolerance)
-    certain_seen, certain_heard = int(seen.certain.sum()), int(heard.certain.sum())
-    matched_seen, matched_heard = int(seen.certain[rows].sum()), int(heard.certain[columns].sum())
-    score = f1_score(certain_seen, certain_heard, matched_seen, matched_heard)
-    return score, {
-        "seen": certain_seen,
-        "heard": certain_heard,
-        "seen_matched": matched_seen,
-        "heard_matched": matched_heard,
+    return {
+        "seen": int(seen.certain.sum()),
+        "heard": int(heard.certain.sum()),
+        "seen_matched": int(seen.certain[rows].sum()),
+        "heard_matched": int(heard.certain[columns].sum()),
     }
+
+
+def aligned(evidence: Evidence) -> tuple[Events, Events, float]:
+    """Impacts seen, and heard once the clip's own lag (returned, seconds) is taken out."""
+    lag = lag_of(evidence).seconds
+    return seen_events(evidence), heard_events(evidence).shifted(-lag), lag
 
 
 def chance_f1(seen: Events, heard: Events, tolerance: float, seconds: float) -> float:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sora2.metrics.motion import Contact, Motion, analyse_motion
 from sora2.metrics.onsets import Onsets, detect_onsets
-from sora2.metrics.registry import Unmeasurable
 from sora2.metrics.tracking import Track, find_balls
+from sora2.metrics.values import NotAsked, Unmeasurable
 from sora2.types import Clip
+
+# Frames are small and clips are spread over processes: threads inside OpenCV only wait for each other.
+cv2.setNumThreads(1)
+
+#: What a metric may need beside its clip. "paths" are the truth's positions per frame, which a commanded truth (of a
+#: generated clip) does not have; "reference" is the clip that this one should reproduce.
+NEEDS = ("video", "audio", "truth", "paths", "reference")
 
 #: More coloured patches than this are noise: among so many movements some agree with any sound.
 MOST_BALLS = 6
+
+#: Measurements that rest on one stream alone.
+OF_VIDEO = ("tracks", "motion", "luma", "flow")
+OF_AUDIO = ("onsets", "sound")
 
 
 class Evidence:
@@ -29,21 +44,73 @@ class Evidence:
         self.clip = clip
         self.truth = clip.meta.get("truth") if truth is None else truth
         self.reference = reference
+        self._of_reference: Evidence | None = None
+        self._remembered: dict[Any, tuple[Any, frozenset[str]]] = {}  # function -> (result, its needs)
 
     def offers(self, need: str) -> bool:
-        """Whether the clip has "video", "audio", "truth" or a "reference"."""
-        held = {
-            "video": self.clip.video is not None and len(self.clip.video) > 0,
-            "audio": self.clip.audio is not None and self.clip.audio.shape[1] > 0,
-            "truth": self.truth is not None,
-            "reference": self.reference is not None,
-        }
-        return held[need]
+        """Whether the clip has what a metric needs, a name of `NEEDS`."""
+        if need == "video":
+            return self.clip.video is not None and len(self.clip.video) > 0
+        if need == "audio":
+            return self.clip.audio is not None and self.clip.audio.shape[1] > 0
+        if need == "paths":
+            return self.truth is not None and any("x" in ball for ball in self.truth.get("balls", ()))
+        return getattr(self, need) is not None
 
-    @cached_property
+    def share(self, other: Evidence) -> Evidence:
+        """Take over what `other` has measured of a stream that is the very same tensor here; returns self."""
+        for stream, names in (("video", OF_VIDEO), ("audio", OF_AUDIO)):
+            if getattr(self.clip, stream) is getattr(other.clip, stream):
+                for name in names:
+                    if name in other.__dict__:
+                        self.__dict__[name] = other.__dict__[name]
+        same = {s for s in ("video", "audio") if getattr(self.clip, s) is getattr(other.clip, s)}
+        if self.truth is other.truth:
+            same |= {"truth", "paths"}
+        self._remembered |= {f: known for f, known in other._remembered.items() if known[1] <= same}
+        return self
+
+    def remember(self, function: Callable[[Evidence], Any], needs: frozenset[str]) -> Any:
+        """function(self), computed once; `needs` are all that it looks at."""
+        if function not in self._remembered:
+            self._remembered[function] = (function(self), needs)
+        return self._remembered[function][0]
+
+    def of_reference(self) -> Evidence:
+        """Evidence of the reference, measured once."""
+        if self._of_reference is None:
+            self._of_reference = Evidence(self.reference, truth=self.truth)
+        return self._of_reference
+
+    def asked_balls(self, least: int = 1) -> list[dict[str, Any]]:
+        """The balls of the truth.
+
+        Raises:
+            NotAsked: the truth is of another scene, or asks for fewer than `least`.
+        """
+        balls = self.truth.get("balls", [])
+        if len(balls) < least:
+            raise NotAsked
+        return balls
+
+    @property
     def pixels_per_unit(self) -> int:
         """Pixels of one world unit, the picture's shorter side."""
         return min(self.clip.video.shape[1:3])
+
+    @cached_property
+    def luma(self) -> NDArray[np.float32]:
+        """(T, H, W) brightness 0-255, BT.709."""
+        return self.clip.video.numpy() @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+    @cached_property
+    def flow(self) -> NDArray[np.float32]:
+        """(T - 1, H, W, 2) pixels by which each place of a frame has moved in the next (DIS optical flow)."""
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        grey = self.luma.round().astype(np.uint8)
+        empty = np.zeros((0, *grey.shape[1:], 2), np.float32)
+        flows = [dis.calc(a, b, None) for a, b in pairwise(grey)]
+        return np.stack(flows) if flows else empty
 
     @cached_property
     def tracks(self) -> list[Track]:
@@ -56,12 +123,21 @@ class Evidence:
         return analyse_motion([t.xy for t in self.tracks], self.clip.fps)
 
     @cached_property
-    def onsets(self) -> Onsets:
-        """Sounds that begin."""
-        audio = self.clip.audio.numpy()
+    def sound(self) -> NDArray[np.float64]:
+        """(channels, S).
+
+        Raises:
+            Unmeasurable: a sample is not finite.
+        """
+        audio = self.clip.audio.numpy().astype(np.float64)
         if not np.isfinite(audio).all():
             raise Unmeasurable("the sound has values that are not finite")
-        return detect_onsets(audio, self.clip.sample_rate)
+        return audio
+
+    @cached_property
+    def onsets(self) -> Onsets:
+        """Sounds that begin."""
+        return detect_onsets(self.sound, self.clip.sample_rate)
 
     def moving_tracks(self) -> list[Track]:
         """Balls that travel at least 3 % of the picture.

@@ -46,7 +46,7 @@ def estimate_lag(
     *,
     seen_weight: NDArray[np.float64] | None = None,
     heard_weight: NDArray[np.float64] | None = None,
-    limit: float = 0.35,
+    limit: float = 0.6,
     width: float = 0.015,
 ) -> Lag | None:
     """Signed lag of the sound behind the picture, from events alone.

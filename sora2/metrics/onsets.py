@@ -132,7 +132,7 @@ def prediction_filter(past: Array, order: int = 12) -> Array:
     if len(past) < 4 * order or np.abs(past).max() < 1e-6:
         return np.array([1.0, -0.9])
     windowed = past * np.hanning(len(past))
-    correlation = np.correlate(windowed, windowed, "full")[len(past) - 1 : len(past) + order]
+    correlation = np.array([windowed[k:] @ windowed[: len(past) - k] for k in range(order + 1)])
     correlation[0] *= 1 + 1e-6
     prediction = solve_toeplitz(correlation[:-1], correlation[1:])
     return np.concatenate([[1.0], -prediction])

@@ -179,6 +179,65 @@ def plot_commanded(
         return _save(figure, path)
 
 
+def plot_differences(lines: Sequence[tuple[str, float, float, float]], path: Path) -> Path:
+    """(name, estimate, low, high) of each metric about zero; coloured where the interval leaves zero out."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.19 * len(lines)))
+        for y, (_, estimate, low, high) in enumerate(lines):
+            colour = PALETTE[2] if high < 0 else PALETTE[1] if low > 0 else SOFT
+            if np.isfinite(low):
+                axis.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="round", alpha=0.45)
+            axis.plot(estimate, y, "o", color=colour, markersize=4)
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set_yticks(range(len(lines)), [line[0] for line in lines], fontsize=7, color=INK)
+        axis.set_ylim(len(lines) - 0.4, -0.6)
+        axis.grid(axis="x", color=GRID, linewidth=0.7)
+        axis.set(xlabel="change of cost, B less A")
+        return _save(figure, path)
+
+
+def plot_matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], own: np.ndarray, path: Path
+) -> Path:
+    """Heat map of values in [-1, 1] (rows, columns); cells where `own` are framed."""
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(2.2 + 0.27 * len(columns), 1.6 + 0.21 * len(rows)))
+        image = axis.imshow(values, cmap="RdBu_r", vmin=-0.8, vmax=0.8, aspect="auto")
+        axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7)
+        axis.set_yticks(range(len(rows)), rows, fontsize=7)
+        for i, j in np.argwhere(own):
+            frame = plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.1)
+            axis.add_patch(frame)
+        axis.tick_params(length=0)
+        for side in axis.spines.values():
+            side.set_visible(False)
+        figure.colorbar(image, ax=axis, shrink=0.5, pad=0.01, label="change of cost")
+        return _save(figure, path)
+
+
+def plot_responses(curves: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> Path:
+    """Response of a metric to a corruption: median and middle half over clips; open dots where under half of the
+    clips are measured, none where none is.
+
+    Each curve has x, low, middle, high, measured (S,), x_label, y_label and neutral.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.3), squeeze=False)
+        for axis, curve in zip(axes[0], curves, strict=True):
+            x = np.arange(len(curve["x"]))
+            axis.fill_between(x, curve["low"], curve["high"], color=PALETTE[0], alpha=0.18, linewidth=0)
+            axis.plot(x, curve["middle"], color=PALETTE[0], linewidth=1.6)
+            for k in x:
+                full = "full" if curve["measured"][k] >= 0.5 else "none"
+                axis.plot(k, curve["middle"][k], "o", color=PALETTE[0], markersize=4, fillstyle=full)
+            axis.axvline(curve["x"].index(curve["neutral"]), color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+            axis.set_xticks(x, [f"{v:g}" for v in curve["x"]], fontsize=7, rotation=60 if len(x) > 8 else 0)
+            axis.grid(color=GRID, linewidth=0.7)
+            axis.set(xlabel=curve["x_label"], ylabel=curve["y_label"])
+        axes[0][0].set_title(title)
+        return _save(figure, path)
+
+
 def _cycle(count: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 

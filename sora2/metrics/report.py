@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +14,18 @@ import numpy as np
 from sora2.atomic import save_json, save_text
 from sora2.media import contact_sheet
 from sora2.metrics.controls import Item
-from sora2.metrics.evaluation import Evaluation, Outcome, to_json
-from sora2.metrics.measures.synchrony import F1_TOLERANCES_MS
+from sora2.metrics.corpus import Outcome
+from sora2.metrics.evaluation import Evaluation, to_json
+from sora2.metrics.measures.synchrony import TOLERANCES_MS
 from sora2.metrics.page import Page
 from sora2.metrics.plots import plot_commanded, plot_f1, plot_offsets, plot_overview
 from sora2.metrics.tables import (
     Table,
+    corpus_table,
     definition_table,
+    gate_table,
     label,
+    main_metrics,
     markdown,
     reason_table,
     success_table,
@@ -31,6 +37,14 @@ INTRODUCTION = (
     "intervals that draw whole prompts. A clip that cannot be measured counts as a failure in every success rate. "
     "The control rows say what each number means: real is the ceiling, shuffled audio the chance level of synchrony, "
     "frozen frame what a metric gives to a picture that does not move."
+)
+
+
+CORPUS_INTRODUCTION = (
+    "Distances between the distributions of named features of a row and of the real clips (the real row is halved and "
+    "compared with itself: that is the floor), slopes of what is measured on what is commanded, and synchrony beyond "
+    "that of shuffled pairs. None of the distances is comparable with a published FVD or FAD. A bracket is the 95 % "
+    "bootstrap interval."
 )
 
 
@@ -48,23 +62,30 @@ def write_report(
     subject: the row that is evaluated. shown: clips to play, per row. worst: clips of the subject to draw.
     """
     save_json({**settings, **to_json(evaluation)}, folder / "metrics.json")
-    values, successes, reasons = value_table(evaluation), success_table(evaluation), reason_table(evaluation)
-    text = [
-        f"# {settings['title']}",
-        markdown(*values),
-        "Share of all clips that succeed:",
-        markdown(*successes),
-    ]
-    if reasons[1]:
-        text += ["Unmeasurable:", markdown(*reasons)]
-    text.append(f"    {settings['command']}\n")
-    save_text("\n\n".join(text), folder / "table.md")
-    plots = draw_plots(evaluation, folder / "plots")
+    main = main_metrics(evaluation)
+    values, successes = value_table(evaluation, main), success_table(evaluation, main)
+    others = [n for n in evaluation.metrics if n not in main]
+    more, gates, corpora = value_table(evaluation, others), gate_table(evaluation), corpus_table(evaluation)
+    reasons = reason_table(evaluation)
+    _write_markdown(folder / "table.md", settings, values, successes, gates, more, corpora, reasons)
+    save_text(clip_table(evaluation), folder / "clips.csv")
+    plots = draw_plots(evaluation, folder / "plots", main)
     page = Page(settings["title"], subtitle=settings["subtitle"])
     page.section("Results", INTRODUCTION)
+    for note in settings.get("notes", ()):
+        page.text(f"Note: {note}")
     page.table(*_stacked(values))
     page.section("Success rates", "Share of all clips that are as good as the tolerance in the first column.")
     page.table(*_stacked(successes))
+    if gates[1]:
+        page.section("Gates", "What a clip must be before it is measured. One that fails fails every metric.")
+        page.table(*gates)
+    if corpora[1]:
+        page.section("The set as a whole", CORPUS_INTRODUCTION)
+        page.table(*_stacked(corpora))
+    if more[1]:
+        page.section("All other metrics")
+        page.table(*_stacked(more))
     page.section("Plots")
     for path, caption in plots[:1]:
         page.figure(path, caption)
@@ -87,11 +108,51 @@ def write_report(
     return page.write(folder / "index.html")
 
 
-def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
-    """All figures that the measured values allow, with captions."""
+def _write_markdown(
+    path: Path,
+    settings: dict[str, Any],
+    values: Table,
+    successes: Table,
+    gates: Table,
+    more: Table,
+    corpora: Table,
+    reasons: Table,
+) -> None:
+    text = [f"# {settings['title']}", *settings.get("notes", ()), markdown(*values)]
+    for heading, table in (
+        ("Share of all clips that succeed:", successes),
+        ("Gates:", gates),
+        ("The set as a whole:", corpora),
+        ("All other metrics:", more),
+        ("Unmeasurable:", reasons),
+    ):
+        if table[1]:
+            text += [heading, markdown(*table)]
+    text.append(f"    {settings['command']}\n")
+    save_text("\n\n".join(text), path)
+
+
+def clip_table(evaluation: Evaluation) -> str:
+    """CSV: one line per row, clip and metric."""
+    file = io.StringIO()
+    lines = csv.writer(file)
+    lines.writerow(["row", "key", "prompt", "seed", "metric", "value", "unit", "success", "reason"])
+    for row, outcomes in evaluation.outcomes.items():
+        for o in outcomes:
+            for name, v in o.values.items():
+                value = f"{v.value:.6g}" if v.measured else ""
+                success = int(evaluation.metrics[name].success(v))
+                lines.writerow([row, o.key, o.prompt, o.seed, name, value, v.unit, success, v.reason])
+    return file.getvalue()
+
+
+def draw_plots(evaluation: Evaluation, folder: Path, main: Sequence[str]) -> list[tuple[Path, str]]:
+    """All figures that the measured values allow, with captions; the overview is of the `main` metrics."""
     rows = list(evaluation.summaries)
     panels = []
     for name, metric in evaluation.metrics.items():
+        if name not in main:
+            continue
         found = [(row, evaluation.summaries[row].get(name)) for row in rows]
         lines = [
             (row, s.value.estimate, s.value.low, s.value.high, s.measured_share)
@@ -117,10 +178,10 @@ def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
                     "Shaded: lags that viewers do not notice, sound 45 ms early to 125 ms late (ITU-R BT.1359-1).",
                 )
             )
-    names = [f"av_f1_{t}" for t in F1_TOLERANCES_MS]
+    names = [f"av_f1_{t}" for t in TOLERANCES_MS]
     if all(n in evaluation.metrics for n in names):
         curves = {
-            row: (F1_TOLERANCES_MS, [evaluation.summaries[row][n].value.estimate for n in names])
+            row: (TOLERANCES_MS, [evaluation.summaries[row][n].value.estimate for n in names])
             for row in rows
             if all(n in evaluation.summaries[row] and evaluation.summaries[row][n].measured for n in names)
         }
@@ -141,10 +202,11 @@ def draw_plots(evaluation: Evaluation, folder: Path) -> list[tuple[Path, str]]:
 
 
 def worst_outcomes(evaluation: Evaluation, row: str, count: int) -> list[Outcome]:
-    """The clips of a row that fail most metrics, worst first; a perfect clip is not among them."""
+    """The clips of a row that fail most of the main metrics, worst first; a perfect clip is not among them."""
+    main = main_metrics(evaluation)
 
     def failed(outcome: Outcome) -> int:
-        return sum(not evaluation.metrics[n].success(v) for n, v in outcome.values.items())
+        return sum(not evaluation.metrics[n].success(v) for n, v in outcome.values.items() if n in main)
 
     ranked = sorted(evaluation.outcomes[row], key=failed, reverse=True)
     return [o for o in ranked if failed(o)][:count]
@@ -159,8 +221,14 @@ def _stacked(table: Table) -> Table:
 
 
 def _failures(evaluation: Evaluation, outcome: Outcome) -> str:
+    if outcome.gates:
+        return (
+            f"{outcome.key}. Fails the gates {', '.join(outcome.gates)}: {'; '.join(outcome.gates.values())}."
+        )
     parts = []
     for name, value in outcome.values.items():
+        if name not in main_metrics(evaluation):
+            continue
         metric = evaluation.metrics[name]
         if not metric.success(value):
             parts.append(

@@ -14,7 +14,8 @@ from sora2.errors import UserError
 from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
-from sora2.metrics.registry import MetricError
+from sora2.metrics.values import MetricError
+from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
 from sora2.types import Clip
 
 #: Parts of a toybox truth that a caption commands. The rest (paths, events) is one of many possible outcomes.
@@ -22,10 +23,15 @@ COMMANDED = ("scene", "style", "background", "ambience", "gravity", "gravity_val
 COMMANDED_OF_BALL = ("color", "material", "size", "restitution")
 
 
+#: Quality of the generated clips that are kept: visually lossless, so that what is kept measures as what was made.
+GENERATED_CRF = 12
+
+
 def commanded(truth: dict[str, Any]) -> dict[str, Any]:
     """What the caption of a toybox clip asks for, without what happened to come of it."""
     kept = {name: truth[name] for name in COMMANDED if name in truth}
-    return kept | {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL} for ball in truth["balls"]]}
+    balls = truth.get("balls", [])
+    return kept | {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL if n in ball} for ball in balls]}
 
 
 def find_films(folder: Path) -> list[Path]:
@@ -96,6 +102,25 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     }
 
 
+#: Attributes that an intervention changes one at a time, with their values.
+INTERVENTIONS: dict[str, tuple[str, ...]] = {"gravity": tuple(GRAVITIES), "material": tuple(MATERIALS)}
+
+
+def intervened_clips(config: ToyboxConfig, count: int) -> list[Clip]:
+    """Real clips of one ball in groups that differ in one attribute of the prompt; keys are GROUP--VALUE.
+
+    Generated with one seed, they show whether what is commanded is what changes.
+    """
+    box = Toybox(config)
+    clips = []
+    for index in range(count):
+        for attribute, values in INTERVENTIONS.items():
+            for value in values:
+                clip = box.clip(index, count=1, ambience="silence", **{attribute: value})
+                clips.append(clip.replace(key=f"{clip.key}-{attribute}--{value}"))
+    return clips
+
+
 def generated_items(
     pipeline: Pipeline,
     real: list[Clip],
@@ -107,24 +132,49 @@ def generated_items(
     progress: bool,
 ) -> list[Item]:
     """Generate every caption of `real` with `seeds` seeds; clips and their JSON are kept in `folder`."""
+    settings = {"checkpoint": pipeline.info.get("checkpoint_sha256"), "sampling": str(sampling)}
     wanted = [(clip, first_seed + s) for clip in real for s in range(seeds)]
-    items = []
-    with tqdm(total=len(wanted), unit="clip", desc="generate", disable=not progress) as bar:
-        for start in range(0, len(wanted), pipeline.batch_size):
-            group = wanted[start : start + pipeline.batch_size]
+    found = {
+        (clip.key, seed): item
+        for clip, seed in wanted
+        if (item := _made_before(folder, clip, seed, settings)) is not None
+    }
+    missing = [(clip, seed) for clip, seed in wanted if (clip.key, seed) not in found]
+    with tqdm(
+        total=len(wanted), initial=len(found), unit="clip", desc="generate", disable=not progress
+    ) as bar:
+        for start in range(0, len(missing), pipeline.batch_size):
+            group = missing[start : start + pipeline.batch_size]
             requests = [Request(prompt=clip.caption, seed=seed, sampling=sampling) for clip, seed in group]
             for (source, seed), made in zip(group, pipeline.generate(requests), strict=True):
-                key = f"{source.key}-seed{seed}"
-                path = folder / f"{key}.mp4"
+                path = _path(folder, source, seed)
                 truth = commanded(source.meta["truth"])
-                write_clip(made, path, lossless_audio=True)
-                save_json(
-                    {"caption": source.caption, "seed": seed, "truth": truth}, path.with_suffix(".json")
+                write_clip(made, path, lossless_audio=True, crf=GENERATED_CRF)
+                side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
+                save_json(side, path.with_suffix(".json"))
+                clip = made.replace(caption=source.caption, key=path.stem)
+                found[source.key, seed] = Item(
+                    path.stem, source.caption, clip, truth, seed=seed, path=str(path)
                 )
-                clip = made.replace(caption=source.caption, key=key)
-                items.append(Item(key, source.caption, clip, truth, seed=seed, path=str(path)))
                 bar.update()
-    return items
+    return [found[clip.key, seed] for clip, seed in wanted]
+
+
+def _path(folder: Path, source: Clip, seed: int) -> Path:
+    return folder / f"{source.key}-seed{seed}.mp4"
+
+
+def _made_before(folder: Path, source: Clip, seed: int, settings: dict[str, Any]) -> Item | None:
+    """A clip that an interrupted run has made of the same checkpoint, caption and seed."""
+    path = _path(folder, source, seed)
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        return None
+    side = json.loads(path.with_suffix(".json").read_text())
+    wanted = {"caption": source.caption, "seed": seed, **settings}
+    if settings["checkpoint"] is None or any(side.get(n) != value for n, value in wanted.items()):
+        return None
+    clip = read_clip(path, channels=1 if source.audio is None else len(source.audio), key=path.stem)
+    return Item(path.stem, source.caption, clip, side["truth"], seed=seed, path=str(path))
 
 
 def keep_films(items: list[Item], folder: Path, count: int) -> list[Item]:

@@ -49,9 +49,11 @@ def clustered_bootstrap(
         return Interval(estimate, np.nan, np.nan, len(x), len(members))
     rng = np.random.default_rng(seed)
     draw = rng.integers(len(members), size=(draws, len(members)))
-    if all(len(m) == 1 for m in members):
-        flat = np.concatenate(members)
-        estimates = np.array([statistic(row) for row in flat[draw]])
+    if statistic is np.mean:  # of whole clusters, from their sums
+        sums, counts = np.array([m.sum() for m in members]), np.array([len(m) for m in members])
+        estimates = sums[draw].sum(axis=1) / counts[draw].sum(axis=1)
+    elif len({len(m) for m in members}) == 1 and statistic is np.median:
+        estimates = np.median(np.stack(members)[draw].reshape(draws, -1), axis=1)
     else:
         estimates = np.array([statistic(np.concatenate([members[i] for i in row])) for row in draw])
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sora2.metrics.comparison import Comparison
 from sora2.metrics.evaluation import Evaluation, Summary
+from sora2.metrics.gates import GATES
 from sora2.metrics.registry import Metric
+from sora2.metrics.values import MetricValue
 
 Table = tuple[list[str], list[list[str]]]  # headers, rows
 
@@ -19,22 +22,39 @@ def label(metric: Metric) -> str:
     return f"{metric.name}{unit}\u00a0{_ARROW[metric.direction]}"
 
 
-def value_table(evaluation: Evaluation) -> Table:
+#: The metrics that stand first, unless others are chosen; the rest follows below.
+MAIN = (
+    "gravity_error", "restitution_error", "energy_gain", "momentum_error", "permanence", "continuity",
+    "interpenetration", "shape_drift", "color_accuracy", "material_accuracy", "av_offset", "av_jitter", "av_f1_45",
+    "av_skill", "spurious_sounds", "missing_sounds", "loudness_correlation", "pan_correlation", "flicker",
+    "warp_error", "clicks", "video_psnr", "audio_si_sdr",
+)  # fmt: skip
+
+
+def main_metrics(evaluation: Evaluation) -> list[str]:
+    """Names of the metrics of the first table: `MAIN`, or all when few were chosen."""
+    names = list(evaluation.metrics)
+    return names if len(names) <= len(MAIN) else [n for n in MAIN if n in evaluation.metrics]
+
+
+def value_table(evaluation: Evaluation, names: Sequence[str] | None = None) -> Table:
     """Metrics down, rows of clips across: estimate, 95 % interval, and the measured share where not all are."""
     rows = list(evaluation.summaries)
     body = []
-    for name, metric in evaluation.metrics.items():
+    for name in evaluation.metrics if names is None else names:
+        metric = evaluation.metrics[name]
         cells = [_value_cell(evaluation.summaries[row].get(name)) for row in rows]
         if any(cell != "–" for cell in cells):
             body.append([label(metric), *cells])
     return ["metric", *rows], body
 
 
-def success_table(evaluation: Evaluation) -> Table:
+def success_table(evaluation: Evaluation, names: Sequence[str] | None = None) -> Table:
     """Share of all clips as good as the tolerance; an unmeasurable clip counts as a failure."""
     rows = list(evaluation.summaries)
     body = []
-    for name, metric in evaluation.metrics.items():
+    for name in evaluation.metrics if names is None else names:
+        metric = evaluation.metrics[name]
         summaries = [evaluation.summaries[row].get(name) for row in rows]
         if any(s is not None for s in summaries):
             body.append([criterion(metric), *[_success_cell(s) for s in summaries]])
@@ -47,8 +67,58 @@ def reason_table(evaluation: Evaluation) -> Table:
     for row, summaries in evaluation.summaries.items():
         for name, summary in summaries.items():
             for reason, count in summary.reasons.items():
-                body.append([row, name, f"{count} of {summary.clips}", reason])
+                if not reason.startswith("fails a gate"):
+                    body.append([row, name, f"{count} of {summary.clips}", reason])
+        for name, value in evaluation.corpora.get(row, {}).items():
+            if not value.measured:
+                body.append([row, name, "the set", value.reason])
     return ["row", "metric", "clips", "reason"], body
+
+
+def gate_table(evaluation: Evaluation) -> Table:
+    """Share of clips that pass each gate; gates that all clips of all rows pass are left out."""
+    rows = list(evaluation.outcomes)
+    failed = {row: evaluation.gates(row) for row in rows}
+    body = []
+    for gate in GATES:
+        if any(failed[row][gate] for row in rows):
+            sizes = [len(evaluation.outcomes[row]) for row in rows]
+            body.append(
+                [gate, *[f"{n - failed[row][gate]} of {n}" for row, n in zip(rows, sizes, strict=True)]]
+            )
+    return ["clips that pass", *rows], body
+
+
+def corpus_table(evaluation: Evaluation) -> Table:
+    """Corpus metrics down, rows across, with their intervals."""
+    rows = list(evaluation.corpora)
+    body = []
+    for name, metric in evaluation.corpus_metrics.items():
+        values = [evaluation.corpora[row].get(name) for row in rows]
+        if any(v is not None for v in values):
+            body.append([f"{name}\u00a0{_ARROW[metric.direction]}", *[_corpus_cell(v) for v in values]])
+    return ["of the set", *rows], body
+
+
+def difference_table(comparison: Comparison) -> Table:
+    """Metrics down: A, B, B less A with its interval, change of success rate, corrected p, verdict."""
+    body = []
+    for d in comparison.differences:
+        shares = [f", {m:.0%} measured" if m < 1 else "" for m in (d.measured_a, d.measured_b)]
+        low, high = d.value.low, d.value.high
+        interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
+        body.append(
+            [
+                label(d.metric),
+                number(d.a) + shares[0],
+                number(d.b) + shares[1],
+                number(d.value.estimate) + interval,
+                f"{100 * d.success.estimate:+.0f} points",
+                f"{d.adjusted_p:.3f}" if math.isfinite(d.adjusted_p) else "–",
+                d.verdict,
+            ]
+        )
+    return ["metric", "A", "B", "B less A", "success", "p, corrected", "verdict"], body
 
 
 def definition_table(evaluation: Evaluation) -> Table:
@@ -56,6 +126,8 @@ def definition_table(evaluation: Evaluation) -> Table:
     body = []
     for m in evaluation.metrics.values():
         body.append([label(m), m.statistic, criterion(m).removeprefix(m.name).strip(), m.description])
+    for c in evaluation.corpus_metrics.values():
+        body.append([f"{c.name}\u00a0{_ARROW[c.direction]}", "the set", "", c.description])
     return ["metric", "summed up by", "succeeds at", "definition"], body
 
 
@@ -64,6 +136,8 @@ def criterion(metric: Metric) -> str:
     unit = f" {metric.unit}" if metric.unit else ""
     if metric.direction == "higher":
         return f"{metric.name} ≥ {metric.tolerance:g}{unit}"
+    if metric.best and metric.direction == "zero":
+        return f"|{metric.name} - {metric.best:g}| ≤ {abs(metric.tolerance - metric.best):g}{unit}"
     name = f"|{metric.name}|" if metric.direction == "zero" else metric.name
     return f"{name} ≤ {metric.tolerance:g}{unit}"
 
@@ -99,6 +173,16 @@ def _value_cell(summary: Summary | None) -> str:
     if math.isfinite(summary.value.low):
         text += f" [{number(summary.value.low)}, {number(summary.value.high)}]"
     return text if summary.measured == summary.clips else f"{text}, {summary.measured_share:.0%} measured"
+
+
+def _corpus_cell(value: MetricValue | None) -> str:
+    if value is None:
+        return "–"
+    if not value.measured:
+        return "unmeasurable"
+    low, high = value.details.get("interval", (math.nan, math.nan))
+    text = number(value.value)
+    return f"{text} [{number(low)}, {number(high)}]" if math.isfinite(low) else text
 
 
 def _success_cell(summary: Summary | None) -> str:

@@ -37,6 +37,7 @@ class Track:
     xy: Array  # (T, 2) centre in pixels (x right, y down; integers are pixel centres), NaN where not seen
     radius: float  # pixels, from the area
     chroma: float  # length of its colour in the chroma plane, 0-160
+    radii: Array  # (T,) pixels, of each frame alone, NaN where not seen
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -83,8 +84,8 @@ def find_balls(video: NDArray[np.uint8]) -> list[Track]:
         for xy, radius in _follow(own & (strength > 0.4 * scale), smallest):
             if radius > LARGEST_RADIUS * min(video.shape[1:3]):
                 continue
-            xy, radius = _centre(weight, xy, radius, scale)
-            tracks.append(Track(name, xy, radius, scale))
+            xy, radius, radii = _centre(weight, xy, radius, scale)
+            tracks.append(Track(name, xy, radius, scale, radii))
     return _without_fringes(sorted(tracks, key=lambda t: -t.chroma))
 
 
@@ -171,8 +172,15 @@ def _assign(last: list[Array | None], found: list[Blob]) -> list[tuple[int, Blob
     return pairs
 
 
-def _centre(weight: Picture, xy: Array, radius: float, scale: float, rounds: int = 3) -> tuple[Array, float]:
-    """Sub-pixel centres: centroid of `weight` (T, H, W) in a disc around the last centre, for all frames at once."""
+def _centre(
+    weight: Picture, xy: Array, radius: float, scale: float, rounds: int = 3
+) -> tuple[Array, float, Array]:
+    """Sub-pixel centres (T, 2): centroid of `weight` (T, H, W) in a disc around the last centre, for all frames at
+    once; the radius by its mass at full colour; and the radius of each frame (T,).
+
+    A frame's area is (sum w)^2 / sum w^2, which is exact for an even disc however bright it is: light and shade along
+    the path do not change it.
+    """
     reach = 1.35 * radius + 1.5
     half = int(np.ceil(reach)) + 1
     padded = np.pad(weight, ((0, 0), (half, half), (half, half)))
@@ -192,7 +200,9 @@ def _centre(weight: Picture, xy: Array, radius: float, scale: float, rounds: int
         centre = centre + np.clip(step / mass[:, None], -radius, radius)
     result = xy.copy()
     result[frames] = centre
-    return result, float(np.sqrt(np.median(mass) / scale / np.pi))
+    radii = np.full(len(xy), np.nan)
+    radii[frames] = mass / np.sqrt(np.pi * np.maximum((patch**2).sum(axis=(1, 2)), 1e-6))
+    return result, float(np.sqrt(np.median(mass) / scale / np.pi)), radii
 
 
 def _without_fringes(tracks: list[Track]) -> list[Track]:

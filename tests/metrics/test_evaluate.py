@@ -10,9 +10,9 @@ from sora2.cli import main
 from sora2.commands import evaluate
 from sora2.generate import Grid, SamplingConfig, World
 from sora2.media import read_clip, write_clip
-from sora2.metrics.controls import codec_round_trip, real_items, shuffled_audio
-from sora2.metrics.registry import MetricError
+from sora2.metrics.controls import Item, codec_round_trip, real_items, shuffled_audio
 from sora2.metrics.sources import commanded
+from sora2.metrics.values import MetricError
 from sora2.toybox import Toybox, ToyboxConfig
 
 
@@ -58,7 +58,9 @@ def test_real_clips(tmp_path, capsys):
     clip = result["rows"]["real"]["clips"][0]
     assert clip["prompt"] and clip["metrics"]["gravity_error"]["status"] == "measured"
     frozen = result["rows"]["frozen frame"]["summary"]["gravity_error"]
-    assert frozen["value"]["estimate"] is None and frozen["reasons"] == {"no ball moves": 4}
+    assert frozen["value"]["estimate"] is None and "fails a gate" in next(iter(frozen["reasons"]))
+    assert result["rows"]["frozen frame"]["gates"]["not frozen"] == 4
+    assert set(result["rows"]["real"]["corpus"]["mmd_motion"]) >= {"value", "status", "reason"}
     assert "av_offset" in (out / "table.md").read_text()
     for name in ("overview.png", "offsets.png", "f1.png", "gravity.png"):
         assert (out / "plots" / name).stat().st_size > 5000
@@ -197,3 +199,100 @@ def test_large_films_are_scaled_down(tmp_path, clips):
     assert item.clip.video.shape[1:3] == (64, 96)
     assert item.clip.seconds == pytest.approx(1.0, abs=0.07)
     assert read_clip(tmp_path / "big.mp4").video.shape[1] == 256
+
+
+def test_an_interrupted_evaluation_continues(tmp_path, clips, monkeypatch):
+    from sora2.metrics import measuring
+
+    items = real_items(clips[:3])
+    task = measuring.Task(("av_offset", "flicker"), ("motion",))
+    file = tmp_path / "real.jsonl"
+    first = list(measuring.measure_all(items, task, cache_file=file))
+    cut = file.read_text()
+    file.write_text(cut[: len(cut) - 40])  # killed while the last line was written
+    calls = []
+    original = measuring.measure
+    monkeypatch.setattr(
+        measuring, "measure", lambda item, task: calls.append(item.key) or original(item, task)
+    )
+    again = list(measuring.measure_all(items, task, cache_file=file))
+    assert calls == [clips[2].key]
+    assert [o.key for o in again] == [o.key for o in first]
+    assert [o.values["av_offset"].value for o in again] == [o.values["av_offset"].value for o in first]
+    assert again[0].features == first[0].features
+    quieter = [Item(i.key, i.prompt, i.clip.replace(audio=0.5 * i.clip.audio), i.truth) for i in items]
+    list(measuring.measure_all(quieter, task, cache_file=file))
+    assert len(calls) == 4  # another sound under the same key is another clip
+
+
+def test_worker_processes_give_the_same(clips):
+    from sora2.metrics.measuring import Task, measure_all
+
+    items, task = real_items(clips[:3]), Task(("av_offset", "gravity_error"))
+    alone, together = (list(measure_all(items, task, workers=n)) for n in (1, 2))
+    assert [o.values for o in alone] == [o.values for o in together]
+
+
+def test_clips_made_before_an_interruption_are_not_made_again(tmp_path, monkeypatch):
+    pipeline = PerfectPipeline()
+    made = []
+    generate = pipeline.generate
+    pipeline.generate = lambda requests: made.extend(requests) or generate(requests)
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda args: pipeline)
+    arguments = ["evaluate", "--checkpoint", "x", "--clips", "2", "--no-controls", "--metrics", "av_offset"]
+    arguments += ["--show", "1", "--quiet", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0 and len(made) == 2
+    (tmp_path / "out" / "clips" / "generated" / "bounce-test-000000001-seed0.mp4").unlink()
+    assert main(arguments) == 0 and len(made) == 3
+    assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 5  # other settings are other clips
+
+
+def test_what_is_mixed_or_missing_is_said(tmp_path, capsys, clips):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_clip(clips[0], folder / "a.mp4")
+    write_clip(clips[1].replace(fps=8.0, audio=clips[1].audio.repeat(1, 2)), folder / "b.mp4")
+    write_clip(clips[2].replace(audio=None, sample_rate=0), folder / "c.mp4")
+    out = tmp_path / "out"
+    arguments = [
+        "evaluate",
+        "--folder",
+        str(folder),
+        "--no-controls",
+        "--quiet",
+        "--expect-fps",
+        "16",
+        "--out",
+        str(out),
+    ]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "mixed frame rates: 2 at 16, 1 at 8" in text
+    assert "1 of 3 clips have no audio" in text and "1 of 3 clips fail a gate" in text
+    row = json.loads((out / "metrics.json").read_text())["rows"]["films"]
+    assert row["gates"]["frame rate"] == 1
+    assert (
+        row["corpus"]["av_f1_45_above_chance"]["reason"]
+        == "1 clips have picture and sound; 4 are needed to shuffle them"
+    )
+    assert "mixed frame rates" in (out / "index.html").read_text()
+    lines = (out / "clips.csv").read_text().splitlines()
+    assert lines[0].startswith("row,key,prompt,seed,metric") and any(",av_offset," in line for line in lines)
+
+
+def test_interventions_show_the_response(tmp_path, monkeypatch):
+    class Obeys(PerfectPipeline):
+        def generate(self, requests):
+            from sora2.metrics.sources import intervened_clips
+
+            box = Toybox(ToyboxConfig(split="test"))
+            known = [*box.clips(range(2)), *intervened_clips(ToyboxConfig(split="test"), 3)]
+            return [{c.caption: c for c in known}[r.prompt].replace(meta={}) for r in requests]
+
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda args: Obeys())
+    arguments = ["--checkpoint", "x", "--clips", "2", "--interventions", "3", "--no-controls", "--show", "1", "--quiet",
+                 "--metrics", "gravity_error,gravity_response,material_accuracy,material_response"]  # fmt: skip
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "out")]) == 0
+    row = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]["interventions"]
+    assert row["corpus"]["gravity_response"]["value"] == pytest.approx(1, abs=0.05)
+    assert len(row["clips"]) == 18

