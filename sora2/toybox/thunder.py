@@ -50,7 +50,7 @@ def add_thunder(
     low = 1 / (1 + (40 / np.maximum(frequency, 1)) ** 4)
     filters = np.stack([low / (1 + (frequency / 140) ** 2), low / (1 + (frequency / cutoff) ** 2)])
     noise = scipy.fft.irfft(spectrum * filters.astype(np.float32), size)
-    noise *= (0.4 / noise.std(axis=1, keepdims=True)).astype(np.float32)
+    noise *= (0.28 / noise.std(axis=1, keepdims=True)).astype(np.float32)
 
     length = min(samples - start, int(_SECONDS * sample_rate))
     coarse = np.arange(0, _SECONDS + 0.002, 0.002)  # the slow envelopes, read between these instants

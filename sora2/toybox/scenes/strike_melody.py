@@ -66,7 +66,7 @@ def score(
     """The notes of the first `beats` beats. Velocities vary by up to 0.04 around those of the dynamics."""
     lengths = RHYTHMS[rhythm]
     beat = 0.0
-    notes = []
+    notes: list[ScoreNote] = []
     for step in endless():
         if beat >= beats:
             return tuple(notes)

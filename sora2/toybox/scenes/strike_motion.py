@@ -29,9 +29,10 @@ def mallet_path(hits: list[Hit], seconds: np.ndarray) -> tuple[np.ndarray, np.nd
     Sideways the mallet rests at the hits and moves with the least jerk between them (Flash and Hogan 1985).
     """
     first, last = hits[0], hits[-1]
-    span = 2 * LONGEST_RISE_SECONDS
-    before = Hit(first.seconds - 2 * span, first.x, first.velocity)  # hovers over its first bar
-    after = Hit(max(last.seconds, float(seconds.max(initial=0.0))) + 2 * span, last.x, last.velocity)
+    span = 4 * LONGEST_RISE_SECONDS  # it hovers over its first and its last bar
+    begin = min(first.seconds, float(seconds.min(initial=first.seconds))) - span
+    end = max(last.seconds, float(seconds.max(initial=last.seconds))) + span
+    before, after = Hit(begin, first.x, first.velocity), Hit(end, last.x, last.velocity)
     stops = [before, *hits, after]
     times = np.array([stop.seconds for stop in stops])
     i = np.clip(np.searchsorted(times, seconds, side="right") - 1, 0, len(stops) - 2)
