@@ -11,7 +11,7 @@ import scipy.fft
 
 from sora2.toybox.config import check_choice
 from sora2.toybox.modal import ModalVoice, modal_voice
-from sora2.toybox.vocabulary import AMBIENCES, MATERIALS, SIZES
+from sora2.toybox.vocabulary import AMBIENCE_LEVELS, AMBIENCES, MATERIALS, SIZES
 
 #: Amplitude (before panning) of an impact at `REFERENCE_SPEED` world units per second, and the exponent of
 #: its growth.
@@ -22,6 +22,7 @@ SILENT_SPEED = 0.1
 LIMITER_KNEE, LIMITER_CEILING = 0.8, 0.94
 #: Root mean square of the ambiences.
 AMBIENCE_LEVEL = {"silence": 0.0, "rain": 0.022, "wind": 0.035}
+LEVEL_GAIN = {"quiet": 0.45, "normal": 1.0, "loud": 2.2}
 
 
 def impact_level(speed: float) -> float:
@@ -89,14 +90,20 @@ def add_impacts(audio: np.ndarray, impacts: list[Impact], sample_rate: int) -> N
 
 
 def ambience(
-    name: str, rng: np.random.Generator, channels: int, samples: int, sample_rate: int
+    name: str,
+    rng: np.random.Generator,
+    channels: int,
+    samples: int,
+    sample_rate: int,
+    level: str = "normal",
 ) -> np.ndarray:
     """(channels, samples) float32 of noise-like background sound with the root mean square of
-    `AMBIENCE_LEVEL`.
+    `AMBIENCE_LEVEL` times `LEVEL_GAIN`.
 
     Rain is a bright steady hiss, wide in stereo; wind a low roar that swells and fades.
     """
     check_choice("ambience", name, AMBIENCES)
+    check_choice("ambience_level", level, AMBIENCE_LEVELS)
     if name == "silence":
         return np.zeros((channels, samples), np.float32)
     size = scipy.fft.next_fast_len(samples, real=True)
@@ -106,7 +113,7 @@ def ambience(
     if channels == 2:  # correlated channels sound like one place, not like two loudspeakers
         noise = np.stack([noise[0] + 0.4 * noise[1], noise[1] + 0.4 * noise[0]])
     noise *= _swell(name, rng, samples, sample_rate)
-    return noise * np.float32(AMBIENCE_LEVEL[name] / math.sqrt(np.mean(np.square(noise)) + 1e-20))
+    return noise * np.float32(AMBIENCE_LEVEL[name] * LEVEL_GAIN[level] / math.sqrt(np.mean(np.square(noise)) + 1e-20))
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,19 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from sora2.toybox.captions import caption
-from sora2.toybox.config import ToyboxConfig, world_to_pixel
-from sora2.toybox.draw import background, draw_balls, draw_contact_shadow
+from sora2.toybox.backdrops import room
+from sora2.toybox.config import ToyboxConfig
+from sora2.toybox.layers import Layer, Picture
 from sora2.toybox.physics import Contact, Disc, Trajectories, simulate
-from sora2.toybox.scene import register_scene
-from sora2.toybox.scenes.bounce_parameters import (
-    BounceParameters,
-    held_out_combinations,
-    sample_parameters,
-    world_box,
-)
-from sora2.toybox.sound import SILENT_SPEED, Impact, add_impacts, ambience, impact_level, limit, pan_position
-from sora2.toybox.vocabulary import COLORS
+from sora2.toybox.scene import EVERYDAY_SPLITS, Phrases, met_combinations, register_scene
+from sora2.toybox.scenes.bounce_captions import caption, phrases
+from sora2.toybox.scenes.bounce_parameters import BounceParameters, sample_parameters, world_box
+from sora2.toybox.shapes import circle
+from sora2.toybox.sound import SILENT_SPEED, Impact, add_impacts, impact_level, pan_position
+from sora2.toybox.vocabulary import COLORS, HELD_OUT
 
 #: When two balls meet, each rings at this share of the event's level.
 PAIR_SHARE = 0.7
@@ -29,6 +26,8 @@ class Bounce:
     """Balls on parabolas between exact collisions; truth, pictures and sound share the same flights."""
 
     name: str
+    splits = (*EVERYDAY_SPLITS, "test_physics_ood")
+    held_out = HELD_OUT
 
     def sample(self, config: ToyboxConfig, index: int, overrides: dict[str, Any]) -> BounceParameters:
         return sample_parameters(config, index, overrides)
@@ -42,34 +41,23 @@ class Bounce:
             discs, world_box(config), parameters.gravity_value, config.samples / config.sample_rate
         )
 
-    def render_video(
-        self, config: ToyboxConfig, parameters: BounceParameters, world: Trajectories
-    ) -> np.ndarray:
-        scale = config.pixels_per_unit
-        floor = world_box(config).bottom * scale
-        still = background(parameters.background, parameters.style, config.height, config.width, floor)
-        frames = np.empty((config.frames, *still.shape), np.uint8)
-        frames[:] = still
-        states = world.at(config.frame_seconds)
-        x, y = world_to_pixel(states[:, 0], scale), world_to_pixel(states[:, 1], scale)  # (balls, T)
-        if parameters.style == "cinematic":
-            for ball, bx, by in zip(parameters.balls, x, y, strict=True):
-                radius = ball.radius * scale
-                draw_contact_shadow(frames, bx, np.maximum(floor - 0.5 - by - radius, 0), radius, floor)
-        for ball, bx, by in zip(parameters.balls, x, y, strict=True):
-            draw_balls(
-                frames, bx, by, ball.radius * scale, COLORS[ball.color], ball.material, parameters.style
-            )
-        return frames
+    def picture(
+        self, config: ToyboxConfig, parameters: BounceParameters, world: Trajectories, seconds: np.ndarray
+    ) -> Picture:
+        floor = world_box(config).bottom
+        layers = []
+        for ball, (x, y, _, _) in zip(parameters.balls, world.at(seconds), strict=True):
+            layers.append(ball_layer(ball.radius, ball.color, ball.material, x, y, floor))
+        return Picture(room(parameters.background, floor), layers)
 
-    def render_audio(
+    def sound(
         self,
         config: ToyboxConfig,
         parameters: BounceParameters,
         world: Trajectories,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        audio = ambience(parameters.ambience, rng, config.channels, config.samples, config.sample_rate)
+        audio = np.zeros((config.channels, config.samples), np.float32)
         impacts = []
         for contact in _audible(world):
             event = _event(contact, config)
@@ -78,7 +66,7 @@ class Bounce:
             for ball in (parameters.balls[k] for k in who):
                 impacts.append(Impact(contact.seconds, level, event["pan"], ball.material, ball.size))
         add_impacts(audio, impacts, config.sample_rate)
-        return limit(audio)
+        return audio
 
     def truth(
         self, config: ToyboxConfig, parameters: BounceParameters, world: Trajectories
@@ -99,25 +87,53 @@ class Bounce:
             for ball, state in zip(parameters.balls, states, strict=True)
         ]
         return {
-            "style": parameters.style,
             "background": parameters.background,
-            "ambience": parameters.ambience,
             "gravity": parameters.gravity,
             "gravity_value": parameters.gravity_value,
+            "obstacles": parameters.obstacles,
             "box": [box.left, box.top, box.right, box.bottom],
             "balls": balls,
             "events": [_event(contact, config) for contact in _audible(world)],
-            "held_out": held_out_combinations(parameters),
+            "held_out": met_combinations(parameters.carriers(), HELD_OUT),
         }
 
     def attributes(self, truth: dict[str, Any]) -> dict[str, str]:
-        found = {name: truth[name] for name in ("style", "background", "ambience", "gravity")}
+        found = {name: truth[name] for name in ("background", "gravity")}
+        if truth["obstacles"] != "none":
+            found["obstacles"] = truth["obstacles"]
         for i, ball in enumerate(truth["balls"]):
             found |= {f"ball{i}.{name}": ball[name] for name in ("color", "material", "size")}
         return found
 
-    def caption(self, attributes: dict[str, str], rng: np.random.Generator) -> str:
-        return caption(attributes, rng)
+    def phrases(self, truth: dict[str, Any], rng: np.random.Generator) -> Phrases:
+        found = self.attributes(truth) | {name: truth[name] for name in ("style", "ambience")}
+        sentence = caption(found, rng)
+        materials = [ball["material"] for ball in truth["balls"]]
+        return phrases(found, materials, False, sentence, rng)
+
+
+def ball_layer(
+    radius: float,
+    color: str,
+    material: str,
+    x: np.ndarray | float,
+    y: np.ndarray | float,
+    floor: float,
+    angle: np.ndarray | float = 0.0,
+) -> Layer:
+    """A ball of the tables' colour and material that throws its shadow on the floor."""
+    return Layer(
+        circle(radius),
+        COLORS[color],
+        x=x,
+        y=y,
+        angle=angle,
+        surface="dome",
+        material="matte" if material == "rubber" else material,
+        outline=radius * 1.2 / 6.5,
+        ground=floor,
+        name=f"{color} ball",
+    )
 
 
 def _audible(world: Trajectories) -> list[Contact]:
