@@ -149,7 +149,10 @@ def whole_world(**changes: Any) -> ToyboxConfig:
 
 
 def world_to_pixel(position: Number, pixels_per_unit: float) -> Number:
-    """World coordinate -> pixel index under the camera that stands still; integer indices are pixel centres, so world 0 is index -0.5."""
+    """World coordinate -> pixel index (integers are pixel centres) under the camera that stands still.
+
+    World 0 is index -0.5. For other cameras see `Camera.to_pixel`.
+    """
     return position * pixels_per_unit - 0.5
 
 

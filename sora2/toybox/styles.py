@@ -133,8 +133,8 @@ def _cinematic(look: Look, s: Surface) -> tuple[np.ndarray, np.ndarray]:
 def _moody(look: Look, s: Surface) -> tuple[np.ndarray, np.ndarray]:
     """A hard light from the side; what turns away from it sinks into the dark."""
     lit, depth = _lit(s, _MOODY_DIRECTIONS[look.light])
-    shade = 0.30 + 1.05 * lit
-    white = 0.10 * lit**6 + np.zeros_like(s.inside)
+    shade = 0.55 + 1.35 * lit
+    white = 0.22 * lit**6 + np.zeros_like(s.inside)
     if s.material == "wood":
         shade = shade * (1 - 0.42 * grain(s.u, s.v))
     elif s.material == "metal":
@@ -275,7 +275,7 @@ def _strokes(height: int, width: int, variant: int) -> tuple[np.ndarray, np.ndar
     rng = np.random.default_rng(1000 + variant)
     y, x = (a.astype(np.float64) for a in np.mgrid[0:height, 0:width])
     phase = rng.uniform(0, 2 * math.pi, 3)
-    pitch = 4.6 * max(1.0, side / 64) ** 0.8  # pixels between strokes
+    pitch = 4.2 * max(1.0, side / 64) ** 0.8  # pixels between strokes
     rows, columns = math.ceil(height / pitch) + 2, math.ceil(width / pitch) + 2
     cy, cx = np.mgrid[0:rows, 0:columns].reshape(2, -1) - 0.5
     cx = (cx + rng.uniform(-0.45, 0.45, cx.size)) * pitch
@@ -290,10 +290,10 @@ def _strokes(height: int, width: int, variant: int) -> tuple[np.ndarray, np.ndar
         dx, dy = x - cx[k], y - cy[k]
         along = math.cos(turn[k]) * dx + math.sin(turn[k]) * dy
         across = -math.sin(turn[k]) * dx + math.cos(turn[k]) * dy
-        distance = (along / 1.9) ** 2 + (across / 0.75) ** 2
+        distance = (along / 1.7) ** 2 + (across / 0.8) ** 2
         better = distance < nearest
         nearest[better], owner[better], across_of[better] = distance[better], k, across[better]
-    pull = 0.72
+    pull = 0.36
     tone = rng.normal(0, 0.05, cx.size)[owner]  # each stroke was loaded a little differently
     ridge = 0.05 * np.sin(across_of / (0.75 * pitch) * 2 * math.pi)  # bristles and impasto
     relief = np.repeat((1 + tone + ridge)[..., None], 3, axis=2)
@@ -305,7 +305,7 @@ def _strokes(height: int, width: int, variant: int) -> tuple[np.ndarray, np.ndar
     )
 
 
-_WASH = 0.42  # share of the colour that stays
+_WASH = 0.46  # share of the colour that stays
 
 
 def _draw(frames: np.ndarray, variant: int) -> None:
@@ -313,8 +313,8 @@ def _draw(frames: np.ndarray, variant: int) -> None:
     paper, first, second = _paper(height, width, variant)
     gray = frames.reshape(count, -1, 3) @ LUMA  # (T, H * W)
     dark = 1 - gray.reshape(count, height, width) * np.float32(1 / 255)
-    ink = np.clip((dark - first) * 2.2, 0, 0.62)
-    ink += np.clip((dark - second) * 2.2, 0, 0.5)
+    ink = np.clip((dark - first) * 1.3, 0, 0.34)
+    ink += np.clip((dark - second) * 1.3, 0, 0.30)
     ink += np.clip((dark - 0.66) * 2.4, 0, 0.7)  # outlines and the deepest darks are pressed hard
     np.minimum(ink, 0.9, out=ink)
     tone = paper * (1 - ink) - np.float32(255 * _WASH) * (1 - dark)  # (T, H, W)
@@ -331,11 +331,11 @@ def _paper(height: int, width: int, variant: int) -> tuple[np.ndarray, np.ndarra
     rng = np.random.default_rng(2000 + variant)
     y, x = (a.astype(np.float64) for a in np.mgrid[0:height, 0:width])
     rough = cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 0.8)
-    paper = 240 + 7 * rough / rough.std()
+    paper = 243 + 4 * rough / rough.std()
     pitch = 4.0 * max(1.0, side / 64) ** 0.6  # pixels between lines
     hatchings = []
-    for angle, low in ((-0.85 + rng.uniform(-0.12, 0.12), 0.22), (0.70 + rng.uniform(-0.12, 0.12), 0.46)):
-        wobble = 0.35 * np.sin(2 * math.pi * (x * 0.9 + y * 1.3) / side + rng.uniform(0, 6))
+    for angle, low in ((-0.85 + rng.uniform(-0.12, 0.12), 0.06), (0.70 + rng.uniform(-0.12, 0.12), 0.34)):
+        wobble = 0.10 * np.sin(2 * math.pi * (x * 0.9 + y * 1.3) / side + rng.uniform(0, 6))
         across = (x * math.sin(angle) + y * math.cos(angle)) / pitch + wobble
         line = 0.5 + 0.5 * np.cos(2 * math.pi * across)  # 1 on a line
         hatchings.append((low + 0.75 * (1 - line)).astype(np.float32))
