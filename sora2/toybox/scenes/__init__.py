@@ -1,3 +1,4 @@
 """All scenes; importing this package registers them."""
 
 from sora2.toybox.scenes import bounce as bounce
+from sora2.toybox.scenes import strike as strike

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count as endless
 from types import MappingProxyType
-
-import numpy as np
 
 from sora2.toybox.music import BAR_SEMITONES
 
@@ -22,7 +21,7 @@ RHYTHMS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 
-#: Beats per minute.
+#: pacing -> beats per minute.
 TEMPOS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"slow": (92.0, 116.0), "normal": (138.0, 168.0), "fast": (196.0, 236.0)}
 )
@@ -61,17 +60,21 @@ class ScoreNote:
 
 
 def score(
-    melody: str, rhythm: str, dynamics: str, start: int, beats: float, rng: np.random.Generator
+    melody: str, rhythm: str, dynamics: str, start: int, touch: float, beats: float
 ) -> tuple[ScoreNote, ...]:
-    """The notes of the first `beats` beats. Velocities vary by up to 0.04 around those of the dynamics."""
+    """The notes of the first `beats` beats and the next one.
+
+    `start` is the bar to begin near, `touch` (0 to 1) shapes how velocities vary by up to 0.04.
+    """
     lengths = RHYTHMS[rhythm]
     beat = 0.0
     notes: list[ScoreNote] = []
     for step in endless():
+        accent = step % len(lengths) == 0 if len(lengths) > 1 else step % 2 == 0
+        velocity = DYNAMICS[dynamics] - (0.0 if accent else UNACCENTED)
+        velocity += 0.04 * math.sin(2 * math.pi * (touch + 0.382 * step))
+        notes.append(ScoreNote(beat, MELODIES[melody](step, start), velocity))
         if beat >= beats:
             return tuple(notes)
-        accent = step % len(lengths) == 0 if len(lengths) > 1 else step % 2 == 0
-        velocity = DYNAMICS[dynamics] - (0.0 if accent else UNACCENTED) + float(rng.uniform(-0.04, 0.04))
-        notes.append(ScoreNote(beat, MELODIES[melody](step, start), min(1.0, velocity)))
         beat += lengths[step % len(lengths)]
     return tuple(notes)
