@@ -13,7 +13,7 @@ from sora2.toybox.modal import ModalVoice, modal_voice
 from sora2.toybox.sound import pan_gains
 
 #: Root mean square of the hiss of rain of intensity 1 and of the roar of wind of gust strength 1.
-HISS_LEVEL, ROAR_LEVEL = 0.06, 0.12
+HISS_LEVEL, ROAR_LEVEL = 0.06, 0.09
 #: A near drop rings with one of these bubbles, Hz.
 DROP_HZ = (1450.0, 1900.0, 2450.0, 3100.0)
 

@@ -2,3 +2,4 @@
 
 from sora2.toybox.scenes import bounce as bounce
 from sora2.toybox.scenes import strike as strike
+from sora2.toybox.scenes import weather as weather

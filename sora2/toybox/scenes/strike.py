@@ -126,7 +126,11 @@ class Strike:
         hits = tuple(Hit(onset, row.x(bar), velocity) for onset, bar, velocity in plan)
         notes = tuple(
             Note(
-                onset, lowest + BAR_SEMITONES[bar], velocity, bar, pan_position(row.x(bar), config.world_size[0])
+                onset,
+                lowest + BAR_SEMITONES[bar],
+                velocity,
+                bar,
+                pan_position(row.x(bar), config.world_size[0]),
             )
             for onset, bar, velocity in plan
             if onset < config.seconds
@@ -152,9 +156,7 @@ class Strike:
         add_notes(audio, list(world.notes), parameters.instrument, config.sample_rate)
         return audio
 
-    def truth(
-        self, config: ToyboxConfig, parameters: StrikeParameters, world: Performance
-    ) -> dict[str, Any]:
+    def truth(self, config: ToyboxConfig, parameters: StrikeParameters, world: Performance) -> dict[str, Any]:
         row = world.row
         lowest = INSTRUMENTS[parameters.instrument].lowest_midi
         x, height = mallet_path(list(world.hits), config.frame_seconds)
@@ -212,7 +214,7 @@ class Strike:
             tune, how = f"a {said['melody']}", f" {said['dynamics']} in {_article(said['rhythm'])}"
             label = [said["melody"], said["rhythm"], said["dynamics"]]
         verb = pick(rng, ("plays", "strikes", "taps out"))
-        article = "" if truth["instrument"] == "bells" else f"{_article(instrument)[:-len(instrument)]}"
+        article = "" if truth["instrument"] == "bells" else f"{_article(instrument)[: -len(instrument)]}"
         return Phrases(
             label=(instrument, *label, wall),
             subject=str(pick(rng, ("a mallet", "a pink mallet"))),

@@ -26,15 +26,20 @@ class RainLevel:
 
 RAINS: Mapping[str, RainLevel] = MappingProxyType(
     {
-        "no rain": RainLevel(0.0, 0.0, 0.0),
-        "light rain": RainLevel(0.25, 40.0, 5.0),
-        "heavy rain": RainLevel(1.0, 130.0, 12.0),
+        "none": RainLevel(0.0, 0.0, 0.0),
+        "light": RainLevel(0.25, 40.0, 6.0),
+        "heavy": RainLevel(1.0, 130.0, 14.0),
     }
 )
 #: Mean strength of the gusts: scales roar and sway.
 WINDS: Mapping[str, float] = MappingProxyType({"calm": 0.05, "breeze": 0.35, "storm": 0.9})
-#: Metres to the lightning.
-THUNDERS: Mapping[str, tuple[float, float]] = MappingProxyType({"near": (60.0, 140.0), "far": (220.0, 420.0)})
+#: Metres to the lightning, and seconds between strikes in a long clip.
+THUNDERS: Mapping[str, tuple[float, float] | None] = MappingProxyType(
+    {"none": None, "near": (60.0, 140.0), "far": (220.0, 420.0)}
+)
+STRIKE_GAP_SECONDS = (4.0, 8.0)
+#: How fast the gusts change at each pacing.
+GUST_PACES: Mapping[str, float] = MappingProxyType({"slow": 0.6, "normal": 1.0, "fast": 1.6})
 
 #: Fall of near drops in world units per second; far drops fall slower by perspective.
 FALL_SPEED = 2.6
@@ -51,6 +56,7 @@ class Gusts:
     """Strength of the wind: `mean * exp(depth * (sum of three slow waves))`, always above 0."""
 
     mean: float
+    pace: float
     phases: tuple[float, float, float]
 
     RATES = (0.43, 0.9, 1.7)  # Hz
@@ -59,7 +65,7 @@ class Gusts:
     def at(self, seconds: np.ndarray) -> np.ndarray:
         """(T,) strength at instants (T,)."""
         waves = [
-            depth * np.sin(2 * np.pi * rate * seconds + phase)
+            depth * np.sin(2 * np.pi * self.pace * rate * seconds + phase)
             for rate, depth, phase in zip(self.RATES, self.DEPTHS, self.phases, strict=True)
         ]
         return np.asarray(self.mean * np.exp(sum(waves)))
@@ -91,19 +97,18 @@ def draw_drops(
     rate: float,
     ground: tuple[float, float],
     slant: float,
-    width: float,
+    across: tuple[float, float],
     seconds: float,
 ) -> Drops:
     """Drops that land at random times and places, `rate` per second and world unit, in order of landing.
 
-    Those that land up to half a second after the clip are drawn too, for they are in the air at its end.
+    `across` and `ground` are the ranges of x and y where they land. Those that land up to half a second after
+    the clip are drawn too, for they are in the air at its end.
     """
     span = seconds + 0.5
-    wide = width + 0.6  # the slant brings some in from beside the picture
-    count = int(rng.poisson(rate * wide * span)) if rate > 0 else 0
+    count = int(rng.poisson(rate * (across[1] - across[0]) * span)) if rate > 0 else 0
     landing = np.sort(rng.uniform(0.0, span, count))
-    x = rng.uniform(-0.3, width + 0.3, count)
-    y = rng.uniform(*ground, count)
+    x, y = rng.uniform(*across, count), rng.uniform(*ground, count)
     return Drops(landing, x, y, FALL_SPEED * depth_scale(y) * rng.uniform(0.9, 1.1, count), slant)
 
 
