@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,46 +24,54 @@ class Streaks:
     y1: np.ndarray
     radius: np.ndarray
 
-    def __add__(self, other: Streaks) -> Streaks:
-        names = self.__dataclass_fields__
-        return Streaks(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in names))
 
+def streaks_shape(groups: Sequence[Streaks], frames: int) -> Shape:
+    """The union of the lines of each of the T = `frames` frames. Lines of about one size make one group.
 
-def streaks_shape(streaks: Streaks, frames: int) -> Shape:
-    """The union of the lines of each of the T = `frames` frames.
-
-    Its distance is exact within 1.5 pixels of a line and far outside elsewhere, which is all that drawing needs.
+    Its distance is exact within a pixel of a line and far outside elsewhere, which is all that drawing needs.
     """
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        tall, wide = v.shape[1], u.shape[2]
-        field = np.full((frames, tall, wide), 1e3, np.float32)
-        if streaks.frame.size == 0 or wide < 2 or tall < 2:
-            return field
-        frame = streaks.frame
-        own = frame if u.shape[0] > 1 else np.zeros_like(frame)
-        left, step = u[own, 0, 0], u[own, 0, 1] - u[own, 0, 0]  # (N,) world place and size of pixels
-        top = v[own, 0, 0]
-        reach = np.maximum(streaks.radius, 0) + 1.5 * step
-        column = np.floor((np.minimum(streaks.x0, streaks.x1) - reach - left) / step).astype(int)
-        row = np.floor((np.minimum(streaks.y0, streaks.y1) - reach - top) / step).astype(int)
-        width = math.ceil(float(((np.abs(streaks.x1 - streaks.x0) + 2 * reach) / step).max())) + 1
-        height = math.ceil(float(((np.abs(streaks.y1 - streaks.y0) + 2 * reach) / step).max())) + 1
-        columns = (column[:, None] + np.arange(width))[:, None, :]  # (N, 1, w)
-        rows = (row[:, None] + np.arange(height))[:, :, None]  # (N, h, 1)
-
-        def each(value: np.ndarray) -> np.ndarray:
-            return value.astype(np.float32)[:, None, None]
-
-        p = each(left - streaks.x0) + columns.astype(np.float32) * each(step)
-        q = each(top - streaks.y0) + rows.astype(np.float32) * each(step)
-        dx, dy = each(streaks.x1 - streaks.x0), each(streaks.y1 - streaks.y0)
-        along = np.clip((p * dx + q * dy) / (dx * dx + dy * dy + np.float32(1e-12)), 0, 1)
-        near = np.sqrt((p - dx * along) ** 2 + (q - dy * along) ** 2) - each(streaks.radius)  # (N, h, w)
-        seen = (columns >= 0) & (columns < wide) & (rows >= 0) & (rows < tall)
-        seen &= near < each(step)
-        place = (frame[:, None, None] * tall + rows) * wide + columns
-        np.minimum.at(field.reshape(-1), place[seen], near[seen])
+        field = np.full((frames, v.shape[1], u.shape[2]), 1e3, np.float32)
+        for streaks in groups:
+            if streaks.frame.size:
+                _draw(field, streaks, u, v)
         return field
 
     return Shape(distance, None, frames)
+
+
+def _draw(field: np.ndarray, streaks: Streaks, u: np.ndarray, v: np.ndarray) -> None:
+    """Lower field (T, h, w) to the distance of the lines; u (n, 1, w) and v (n, h, 1) are world places."""
+    _, tall, wide = field.shape
+    frame = streaks.frame
+    step = (u[:, 0, -1] - u[:, 0, 0]) / max(1, wide - 1)  # (n,) size of a pixel
+    own = frame if u.shape[0] > 1 else np.zeros_like(frame)
+    step, left, top = (value.astype(np.float64)[own] for value in (step, u[:, 0, 0], v[:, 0, 0]))
+    # in pixels from here on
+    x0, x1 = (streaks.x0 - left) / step, (streaks.x1 - left) / step
+    y0, y1 = (streaks.y0 - top) / step, (streaks.y1 - top) / step
+    reach = np.maximum(streaks.radius / step, 0) + 1
+    low_x, high_x = np.minimum(x0, x1) - reach, np.maximum(x0, x1) + reach
+    low_y, high_y = np.minimum(y0, y1) - reach, np.maximum(y0, y1) + reach
+    seen = np.flatnonzero((high_x > 0) & (low_x < wide - 1) & (high_y > 0) & (low_y < tall - 1))
+    if seen.size == 0:
+        return
+    column, row = np.ceil(low_x[seen]).astype(int), np.ceil(low_y[seen]).astype(int)
+    width = int(np.ceil((high_x - low_x)[seen].max())) + 1
+    height = int(np.ceil((high_y - low_y)[seen].max())) + 1
+
+    def each(value: np.ndarray) -> np.ndarray:
+        return value.astype(np.float32)[:, None, None]
+
+    p = each(column - x0[seen]) + np.arange(width, dtype=np.float32)  # (N, 1, w)
+    q = each(row - y0[seen]) + np.arange(height, dtype=np.float32)[:, None]  # (N, h, 1)
+    dx, dy = each((x1 - x0)[seen]), each((y1 - y0)[seen])
+    along = np.clip((p * dx + q * dy) / (dx * dx + dy * dy + np.float32(1e-9)), 0, 1)  # (N, h, w)
+    near = np.sqrt((p - dx * along) ** 2 + (q - dy * along) ** 2) * each(step[seen])
+    near -= each(streaks.radius[seen])
+    columns, rows = column[:, None] + np.arange(width), row[:, None] + np.arange(height)
+    inside = ((columns >= 0) & (columns < wide))[:, None, :] & ((rows >= 0) & (rows < tall))[:, :, None]
+    inside &= near < each(step[seen])
+    place = ((frame[seen, None] * tall + rows) * wide)[:, :, None] + columns[:, None, :]
+    np.minimum.at(field.reshape(-1), place[inside], near[inside])

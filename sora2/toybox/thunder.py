@@ -45,12 +45,14 @@ def add_thunder(
         return
     size = scipy.fft.next_fast_len(int(_SECONDS * sample_rate), real=True)
     frequency = scipy.fft.rfftfreq(size, 1 / sample_rate)
-    spectrum = rng.standard_normal((2, frequency.size, 2), np.float32).view(np.complex64)[..., 0]
+    frequency = frequency[frequency <= 6000]
+    spectrum = rng.standard_normal((frequency.size, 2), np.float32).view(np.complex64)[:, 0]
     cutoff = 4000 / (1 + metres / 150)
-    low = 1 / (1 + (40 / np.maximum(frequency, 1)) ** 4)
-    filters = np.stack([low / (1 + (frequency / 140) ** 2), low / (1 + (frequency / cutoff) ** 2)])
-    noise = scipy.fft.irfft(spectrum * filters.astype(np.float32), size)
-    noise *= (0.28 / noise.std(axis=1, keepdims=True)).astype(np.float32)
+    low = spectrum / (1 + (40 / np.maximum(frequency, 1)) ** 4).astype(np.float32)
+    filters = [1 / (1 + (frequency / hertz) ** 2) for hertz in (140, cutoff)]
+    rumble, crackle = (scipy.fft.irfft(low * gain.astype(np.float32), size) for gain in filters)
+    rumble *= np.float32(0.28 / rumble.std())
+    crackle *= np.float32(0.28 / crackle.std())
 
     length = min(samples - start, int(_SECONDS * sample_rate))
     coarse = np.arange(0, _SECONDS + 0.002, 0.002)  # the slow envelopes, read between these instants
@@ -61,9 +63,8 @@ def add_thunder(
     near = 1 / (1 + metres / 200)
     fade = 1 - (coarse / coarse[-1]) ** 4
     t = np.arange(start, start + length) / sample_rate - onset_seconds
-    rumble, crackle = noise[:, :length]
-    sound = np.interp(t, coarse, (1 - 0.5 * near) * fade * swell) * rumble
-    sound += np.interp(t, coarse, near * burst) * crackle
+    sound = np.interp(t, coarse, (1 - 0.5 * near) * fade * swell) * rumble[:length]
+    sound += np.interp(t, coarse, near * burst) * crackle[:length]
     first = t[: int(0.06 * sample_rate)]
     sound[: first.size] *= 1 - np.exp(-first / 0.0005)
     sound[: first.size] += (0.4 + 0.6 * near) * np.exp(-first / 0.005) * np.cos(2 * math.pi * 70 * first)

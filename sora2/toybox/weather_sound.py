@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -22,12 +21,7 @@ def rain_hiss(
     rng: np.random.Generator, intensity: float, channels: int, samples: int, sample_rate: int
 ) -> np.ndarray:
     """(channels, S) float32 of many far drops, root mean square `HISS_LEVEL * intensity`."""
-
-    def gain(frequency: np.ndarray) -> np.ndarray:
-        high_pass = 1 / (1 + (900 / np.maximum(frequency, 1)) ** 2)
-        return high_pass / (1 + (frequency / 5000) ** 4)
-
-    noise = shaped_noise(rng, gain, channels, samples, sample_rate)
+    noise = shaped_noise(rng, ("hiss",), channels, samples, sample_rate)[0]
     noise *= np.float32(HISS_LEVEL * intensity)
     return noise
 
@@ -39,41 +33,51 @@ def wind_roar(
 
     Strong gusts are brighter: a whistle grows with the square, the roar makes up the rest.
     """
-
-    def roar(frequency: np.ndarray) -> np.ndarray:
-        return 1 / (1 + (50 / np.maximum(frequency, 1)) ** 4) / (1 + (frequency / 220) ** 2)
-
-    def whistle(frequency: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * (np.log(np.maximum(frequency, 1) / 620) / 0.22) ** 2)
-
-    low = shaped_noise(rng, roar, channels, samples, sample_rate)
-    high = shaped_noise(rng, whistle, channels, samples, sample_rate)
-    bright = np.minimum(0.6 * gust, 0.7)
-    low *= (ROAR_LEVEL * gust * np.sqrt(1 - bright * bright)).astype(np.float32)
-    high *= (ROAR_LEVEL * gust * bright).astype(np.float32)
+    low, high = shaped_noise(rng, ("roar", "whistle"), channels, samples, sample_rate)
+    strength = gust.astype(np.float32)
+    bright = np.minimum(np.float32(0.6) * strength, np.float32(0.7))
+    strength *= np.float32(ROAR_LEVEL)
+    low *= strength * np.sqrt(1 - bright * bright)
+    high *= strength * bright
     low += high
     return low
 
 
 def shaped_noise(
-    rng: np.random.Generator,
-    gain: Callable[[np.ndarray], np.ndarray],
-    channels: int,
-    samples: int,
-    sample_rate: int,
-) -> np.ndarray:
-    """(channels, S) float32 noise of root mean square 1, of amplitude spectrum `gain(Hz)`.
+    rng: np.random.Generator, colors: tuple[str, ...], channels: int, samples: int, sample_rate: int
+) -> list[np.ndarray]:
+    """One (channels, S) float32 noise of root mean square 1 for each colour: parts of one random spectrum.
 
     Two channels are partly alike, so that they sound like one place.
     """
     size = scipy.fft.next_fast_len(samples, real=True)
-    filter_ = gain(np.fft.rfftfreq(size, 1 / sample_rate)).astype(np.float32)
-    spectrum = rng.standard_normal((channels, filter_.size, 2), np.float32).view(np.complex64)[..., 0]
-    noise: np.ndarray = scipy.fft.irfft(spectrum * filter_, size)[:, :samples]
+    filters = [_filter(color, size, sample_rate) for color in colors]
+    bins = max(filter_.size for filter_ in filters)
+    spectrum = rng.standard_normal((channels, bins, 2), np.float32).view(np.complex64)[..., 0]
     if channels == 2:
-        noise = np.stack([noise[0] + 0.4 * noise[1], noise[1] + 0.4 * noise[0]])
-    noise /= np.sqrt(np.mean(np.square(noise))) + np.float32(1e-12)
-    return noise
+        spectrum = np.stack([spectrum[0] + 0.4 * spectrum[1], spectrum[1] + 0.4 * spectrum[0]])
+    parts = []
+    for filter_ in filters:
+        noise: np.ndarray = scipy.fft.irfft(spectrum[:, : filter_.size] * filter_, size)[:, :samples]
+        noise /= np.sqrt(np.mean(np.square(noise))) + np.float32(1e-12)
+        parts.append(noise)
+    return parts
+
+
+@functools.lru_cache(maxsize=32)
+def _filter(color: str, size: int, sample_rate: int) -> np.ndarray:
+    """(bins,) amplitudes from 0 Hz up to where the colour ends."""
+    frequency = np.fft.rfftfreq(size, 1 / sample_rate)
+    if color == "hiss":
+        gain = 1 / (1 + (900 / np.maximum(frequency, 1)) ** 2) / (1 + (frequency / 5000) ** 4)
+        highest = 0.5 * sample_rate
+    elif color == "roar":
+        gain = 1 / (1 + (50 / np.maximum(frequency, 1)) ** 4) / (1 + (frequency / 220) ** 2)
+        highest = 2500.0
+    else:
+        gain = np.exp(-0.5 * (np.log(np.maximum(frequency, 1) / 620) / 0.22) ** 2)
+        highest = 2500.0
+    return gain[frequency <= highest].astype(np.float32)
 
 
 @functools.lru_cache(maxsize=32)

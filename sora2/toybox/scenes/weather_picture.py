@@ -11,7 +11,7 @@ from sora2.toybox.shapes import PerFrame, Shape, capsule, circle, column, length
 from sora2.toybox.streaks import Streaks, streaks_shape
 from sora2.toybox.styles import ramp
 
-RAIN_COLOR: Color = (92, 138, 206)
+RAIN_COLOR: Color = (62, 108, 196)
 LEAVES: tuple[Color, Color] = ((46, 140, 70), (104, 158, 48))
 TRUNK_COLOR, GRASS_COLOR, CLOUD_COLOR = (116, 78, 50), (64, 158, 66), (196, 202, 210)
 #: (x as a share of the width, foot y, height) of the trees.
@@ -29,14 +29,14 @@ def paint_meadow(x: np.ndarray, y: np.ndarray, pixel: float, palette: str, overc
     u, v = np.broadcast_arrays(x, y)
     flat = palette == "flat"
     if overcast:
-        top, low = ((150, 162, 176), (206, 212, 214)) if flat else ((84, 94, 108), (146, 150, 152))
+        top, low = ((192, 202, 214), (228, 232, 234)) if flat else ((84, 94, 108), (146, 150, 152))
     else:
-        top, low = ((176, 212, 238), (234, 242, 244)) if flat else ((104, 132, 164), (196, 196, 188))
+        top, low = ((190, 220, 242), (238, 244, 246)) if flat else ((104, 132, 164), (196, 196, 188))
     picture = blend(top, low, np.clip(v / HORIZON, 0, 1))
-    hills = (150, 168, 160) if flat else (104, 112, 110)
+    hills = (188, 204, 196) if flat else (104, 112, 110)
     ridge = HORIZON - 0.06 - 0.045 * np.sin(2 * np.pi * 0.9 * u + 0.7) - 0.02 * np.sin(2 * np.pi * 2.3 * u)
     picture = over(picture, hills, ramp((v - ridge) / pixel))
-    far, near = ((166, 190, 138), (136, 168, 112)) if flat else ((122, 134, 104), (94, 108, 80))
+    far, near = ((208, 224, 184), (186, 210, 160)) if flat else ((122, 134, 104), (94, 108, 80))
     field = blend(far, near, np.clip((v - HORIZON) / (1 - HORIZON), 0, 1))
     cover = ramp((v - HORIZON - 0.01 * np.sin(2 * np.pi * 0.6 * u)) / pixel)[..., None]
     return np.asarray(picture * (1 - cover) + field * cover)
@@ -148,13 +148,13 @@ def flash_strength(metres: float) -> float:
 
 def rain_layer(near: Drops, far: Drops, seconds: np.ndarray) -> Layer:
     """All drops in the air and all splashes at instants (T,)."""
-    streaks = (
-        _falling(far, seconds, 0.45)
-        + _falling(near, seconds, 1.0)
-        + _splashes(far, seconds, 0.5)
-        + _splashes(near, seconds, 1.0)
+    groups = (
+        _falling(far, seconds, 0.45),
+        _falling(near, seconds, 1.0),
+        _splashes(far, seconds, 0.5),
+        _splashes(near, seconds, 1.0),
     )
-    return Layer(streaks_shape(streaks, seconds.size), RAIN_COLOR, material="glow", outline=0.0)
+    return Layer(streaks_shape(groups, seconds.size), RAIN_COLOR, material="glow", outline=0.0)
 
 
 def _falling(drops: Drops, seconds: np.ndarray, strength: float) -> Streaks:
