@@ -40,6 +40,10 @@ class Camera:
     def still(self) -> bool:
         return self.x.size == 1
 
+    def part(self, frames: np.ndarray) -> Camera:
+        """The camera at some of its frames (indices)."""
+        return self if self.still else Camera(self.x[frames], self.y[frames], self.zoom[frames])
+
     def scale(self, config: ToyboxConfig) -> np.ndarray:
         """Pixels of one world unit, per frame."""
         return self.zoom * config.pixels_per_unit

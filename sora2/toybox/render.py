@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -122,9 +123,37 @@ def draw_layers(
             if layer.ground is not None:
                 _contact_shadow(config, look, camera, layer, frames)
     for layer in layers:
-        if look.style in SHADOW and layer.lift > 0:
-            _draw(config, look, camera, layer, frames, shadow=True)
-        _draw(config, look, camera, layer, frames)
+        shown = _shown_frames(layer)
+        if shown is None:
+            _draw_with_shadow(config, look, camera, layer, frames)
+        elif shown.size:
+            part = frames[shown]
+            _draw_with_shadow(config, look, camera.part(shown), _part(layer, shown), part)
+            frames[shown] = part
+
+
+def _shown_frames(layer: Layer) -> np.ndarray | None:
+    """Indices of the frames in which a layer that comes and goes is seen; None: draw it in all at once."""
+    opacity = np.asarray(layer.opacity)
+    if opacity.ndim == 0 or layer.shape.frames > 1:
+        return None
+    shown = np.flatnonzero(opacity > 1 / 512)
+    return None if shown.size == opacity.size else shown
+
+
+def _part(layer: Layer, frames: np.ndarray) -> Layer:
+    """The layer at some of its frames."""
+    names = ("x", "y", "angle", "size", "opacity")
+    values = {name: np.asarray(getattr(layer, name)) for name in names}
+    return replace(layer, **{name: value[frames] for name, value in values.items() if value.ndim})
+
+
+def _draw_with_shadow(
+    config: ToyboxConfig, look: Look, camera: Camera, layer: Layer, frames: np.ndarray
+) -> None:
+    if look.style in SHADOW and layer.lift > 0:
+        _draw(config, look, camera, layer, frames, shadow=True)
+    _draw(config, look, camera, layer, frames)
 
 
 def _draw(
