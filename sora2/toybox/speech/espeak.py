@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import subprocess
 import sys
@@ -75,9 +76,7 @@ def speak_text(words: tuple[str, ...], speaker: str, pitch: int, words_per_minut
 def _phonemes(events: list[list], sample_rate: int) -> tuple[list[Span], dict[int, float]]:
     """The sounding phonemes, and for each letter offset at which a word begins the time of its first phoneme."""
     marks = [(name, sample / sample_rate) for kind, sample, name in events if kind == "phoneme"]
-    spans = [
-        Span(name, start, end) for (name, start), (_, end) in zip(marks[:-1], marks[1:], strict=True) if name
-    ]
+    spans = [Span(name, start, end) for (name, start), (_, end) in itertools.pairwise(marks) if name]
     starts: dict[int, float] = {}
     word = 0
     for kind, sample, name in events:
