@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from sora2.toybox.camera import Camera, CameraMove
 from sora2.toybox.config import ToyboxConfig
-from sora2.toybox.layers import Backdrop, Layer, Picture
+from sora2.toybox.layers import Backdrop, Color, Layer, Picture
+from sora2.toybox.shapes import PerFrame
 from sora2.toybox.styles import PALETTE, SHADOW, Look, Surface, finish, lamp, ramp, shade
 
 #: Pixels rendered at once: bounds the memory of long clips.
@@ -42,20 +43,45 @@ def render(
     return frames
 
 
+@dataclass(frozen=True)
+class View:
+    """A camera and the picture it fills."""
+
+    camera: Camera
+    width: int
+    height: int
+    pixels_per_unit: float
+    lamp: np.ndarray | None  # (height, width) brightness of lit styles
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Pixels of one world unit, per frame."""
+        return self.camera.zoom * self.pixels_per_unit
+
+    def to_pixel(self, x: PerFrame, y: PerFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel indices (column, row) of world points, one per frame."""
+        return (
+            (np.asarray(x, float) - self.camera.x) * self.scale + (self.width - 1) / 2,
+            (np.asarray(y, float) - self.camera.y) * self.scale + (self.height - 1) / 2,
+        )
+
+
 def compose(config: ToyboxConfig, look: Look, camera: Camera, picture: Picture, frames: np.ndarray) -> None:
     """Draw one picture description into frames (T, H, W, 3)."""
     layers = list(picture.layers)
+    fixed = 0
+    while fixed < len(layers) and layers[fixed].frames == 1:
+        fixed += 1
+    view = View(
+        camera, config.width, config.height, config.pixels_per_unit, lamp(look, config.height, config.width)
+    )
     if camera.still:
         still = backdrop_still(config, look, picture.backdrop, camera)[None].copy()
-        fixed = 0
-        while fixed < len(layers) and layers[fixed].frames == 1:
-            fixed += 1
-        draw_layers(config, look, camera, layers[:fixed], still)
+        draw_layers(view, look, layers[:fixed], still)
         frames[:] = still
-        layers = layers[fixed:]
     else:
-        _draw_moving_backdrop(config, look, picture.backdrop, camera, frames)
-    draw_layers(config, look, camera, layers, frames)
+        _draw_moving_plate(config, look, picture.backdrop, layers[:fixed], view, frames)
+    draw_layers(view, look, layers[fixed:], frames)
     finish(frames, look)
 
 
@@ -85,21 +111,28 @@ def backdrop_still(config: ToyboxConfig, look: Look, backdrop: Backdrop, camera:
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
-def _draw_moving_backdrop(
-    config: ToyboxConfig, look: Look, backdrop: Backdrop, camera: Camera, frames: np.ndarray
+def _draw_moving_plate(
+    config: ToyboxConfig,
+    look: Look,
+    backdrop: Backdrop,
+    layers: Sequence[Layer],
+    view: View,
+    frames: np.ndarray,
 ) -> None:
-    scale = camera.scale(config)
+    """Everything that stands still is painted once, larger than the picture; the camera moves over it."""
+    camera, scale = view.camera, view.scale
     fine = float(config.pixels_per_unit * math.ceil(camera.zoom.max()))
     half = np.array([config.width, config.height])[:, None] / (2 * scale)  # world units
     middle = np.stack([camera.x, camera.y])
-    left, top = np.floor((middle - half).min(axis=1) * fine).astype(int) - 1
-    right, bottom = np.ceil((middle + half).max(axis=1) * fine).astype(int) + 1
-    plate = _plate(
-        backdrop, PALETTE[look.style], int(left), int(top), int(right - left), int(bottom - top), fine
-    )
-    plate = np.clip(np.rint(plate), 0, 255).astype(np.uint8)
-    gain = lamp(look, config.height, config.width)
-    shading = None if gain is None else np.repeat(gain[..., None], 3, axis=2).astype(np.float32)
+    left, top = (int(v) - 1 for v in np.floor((middle - half).min(axis=1) * fine))
+    right, bottom = (int(v) + 1 for v in np.ceil((middle + half).max(axis=1) * fine))
+    wide, tall = right - left, bottom - top
+    painted = _plate(backdrop, PALETTE[look.style], left, top, wide, tall, fine)
+    plate = np.clip(np.rint(painted), 0, 255).astype(np.uint8)
+    if layers:
+        over = Camera(np.array([(left + wide / 2) / fine]), np.array([(top + tall / 2) / fine]), np.ones(1))
+        draw_layers(View(over, wide, tall, fine, None), look, layers, plate[None])
+    shading = None if view.lamp is None else np.repeat(view.lamp[..., None], 3, axis=2).astype(np.float32)
     for frame, x, y, s in zip(frames, camera.x, camera.y, scale, strict=True):
         # pixel index of the picture -> world -> pixel index of the plate
         step = fine / s
@@ -114,21 +147,19 @@ def _draw_moving_backdrop(
             cv2.multiply(frame, shading, dst=frame, dtype=cv2.CV_8U)
 
 
-def draw_layers(
-    config: ToyboxConfig, look: Look, camera: Camera, layers: Sequence[Layer], frames: np.ndarray
-) -> None:
+def draw_layers(view: View, look: Look, layers: Sequence[Layer], frames: np.ndarray) -> None:
     """Shadows on the floor, then the layers in order."""
     if look.style in SHADOW:
         for layer in layers:
             if layer.ground is not None:
-                _contact_shadow(config, look, camera, layer, frames)
+                _contact_shadow(view, look, layer, frames)
     for layer in layers:
         shown = _shown_frames(layer)
         if shown is None:
-            _draw_with_shadow(config, look, camera, layer, frames)
+            _draw_with_shadow(view, look, layer, frames)
         elif shown.size:
             part = frames[shown]
-            _draw_with_shadow(config, look, camera.part(shown), _part(layer, shown), part)
+            _draw_with_shadow(replace(view, camera=view.camera.part(shown)), look, _part(layer, shown), part)
             frames[shown] = part
 
 
@@ -148,37 +179,36 @@ def _part(layer: Layer, frames: np.ndarray) -> Layer:
     return replace(layer, **{name: value[frames] for name, value in values.items() if value.ndim})
 
 
-def _draw_with_shadow(
-    config: ToyboxConfig, look: Look, camera: Camera, layer: Layer, frames: np.ndarray
-) -> None:
+def _draw_with_shadow(view: View, look: Look, layer: Layer, frames: np.ndarray) -> None:
     if look.style in SHADOW and layer.lift > 0:
-        _draw(config, look, camera, layer, frames, shadow=True)
-    _draw(config, look, camera, layer, frames)
+        _draw(view, look, layer, frames, shadow=True)
+    _draw(view, look, layer, frames)
 
 
 def _draw(
-    config: ToyboxConfig,
+    view: View,
     look: Look,
-    camera: Camera,
     layer: Layer,
     frames: np.ndarray,
     *,
     shadow: bool = False,
 ) -> None:
     count, height, width, _ = frames.shape
-    x, y = camera.to_pixel(config, np.asarray(layer.x, float), np.asarray(layer.y, float))  # (n,)
-    scale = camera.scale(config) * np.asarray(layer.size, float)  # pixels per local unit
+    x, y = view.to_pixel(layer.x, layer.y)  # (n,)
+    scale = view.scale * np.asarray(layer.size, float)  # pixels per local unit
     if shadow:
-        throw = layer.lift * camera.scale(config)
+        throw = layer.lift * view.scale
         x, y = x + 0.7 * throw, y + 0.9 * throw
     n = count if max(x.size, y.size, scale.size, layer.frames) > 1 else 1
     largest = float(scale.max())
     blur = (2.0 + 1.4 * layer.lift * largest) if shadow else 1.0 + layer.soft * largest
+    if _unseen(layer, x, y, largest, blur, height, width):
+        return
     top, left, tall, wide = _window(layer, x, y, largest, blur, height, width)
     du = ((left - x)[:, None, None] + np.arange(wide)).astype(np.float32)  # (n, 1, w) pixels
     dv = ((top - y)[:, None] + np.arange(tall)).astype(np.float32)[:, :, None]  # (n, h, 1)
     s = scale.astype(np.float32).reshape(-1, 1, 1)
-    turned = not (isinstance(layer.angle, (int, float)) and layer.angle == 0)
+    turned = _turns(layer)
     if turned:
         angle = np.asarray(layer.angle, np.float32).reshape(-1, 1, 1)
         cosine, sine = np.cos(angle), np.sin(angle)
@@ -194,6 +224,9 @@ def _draw(
         dark = 1 - np.float32(0.75 * SHADOW[look.style]) * cover[:, None]
         _blend(frames, top, left, tall, wide, n, dark, None)
         return
+    if layer.material == "glow" and layer.pattern is None and cover.shape == (count, tall, wide):
+        _blend_light(frames, top, left, cover, layer.color)
+        return
     unit = 1.0 if layer.shape.extent is None else max(1e-6, min(layer.shape.extent))
     nx, ny = _normal(layer, u, v, inside, largest, (cosine, sine) if turned else None)
     outline = layer.outline * largest if layer.material != "glow" else 0.0
@@ -201,7 +234,7 @@ def _draw(
         u / np.float32(unit), v / np.float32(unit), nx, ny, inside, outline, layer.material, layer.surface
     )
     bright, white = shade(look, surface)
-    gain = lamp(look, height, width)
+    gain = view.lamp
     if gain is not None and layer.material != "glow":
         bright = bright * _gain_of(gain, layer, x, y, top, left, tall, wide)
     bright = bright * (cover * (1 - white))
@@ -216,6 +249,23 @@ def _draw(
     _blend(frames, top, left, tall, wide, n, (1 - cover)[:, None], added)
 
 
+def _unseen(
+    layer: Layer, x: np.ndarray, y: np.ndarray, scale: float, blur: float, height: int, width: int
+) -> bool:
+    """Whether the layer is beyond the same edge of the picture in all frames."""
+    if layer.shape.extent is None:
+        return False
+    reach = math.hypot(*layer.shape.extent) if _turns(layer) else 0.0
+    wide, tall = (max(e, reach) * scale + blur + 1 for e in layer.shape.extent)
+    return bool(
+        x.max() < -wide or x.min() > width - 1 + wide or y.max() < -tall or y.min() > height - 1 + tall
+    )
+
+
+def _turns(layer: Layer) -> bool:
+    return not (isinstance(layer.angle, (int, float)) and layer.angle == 0)
+
+
 def _window(
     layer: Layer, x: np.ndarray, y: np.ndarray, scale: float, blur: float, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
@@ -224,7 +274,7 @@ def _window(
         zero = np.zeros(1, int)
         return zero, zero, height, width
     half_wide, half_tall = layer.shape.extent
-    if not (isinstance(layer.angle, (int, float)) and layer.angle == 0):
+    if _turns(layer):
         half_wide = half_tall = (
             math.hypot(half_wide, half_tall) if layer.surface != "dome" else max(half_wide, half_tall)
         )
@@ -279,6 +329,19 @@ def _gain_of(
     return (0.45 + 0.55 * reached).astype(np.float32)
 
 
+def _blend_light(
+    frames: np.ndarray, top: np.ndarray, left: np.ndarray, cover: np.ndarray, color: Color
+) -> None:
+    """One unshaded colour laid over the covered pixels alone: light is often thin (rain, sparks, a bolt)."""
+    frame, row, column = np.nonzero(cover > 1 / 512)
+    share = cover[frame, row, column, None]
+    row = row + (top[frame] if top.size > 1 else top[0])
+    column = column + (left[frame] if left.size > 1 else left[0])
+    under = frames[frame, row, column]
+    mixed = under * (1 - share) + share * np.array(color, np.float32) + np.float32(0.5)
+    frames[frame, row, column] = np.clip(mixed, 0, 255)
+
+
 def _blend(
     frames: np.ndarray,
     top: np.ndarray,
@@ -309,15 +372,13 @@ def _blend(
     windows[index, top, left] = np.clip(patch, 0, 255, out=patch)
 
 
-def _contact_shadow(
-    config: ToyboxConfig, look: Look, camera: Camera, layer: Layer, frames: np.ndarray
-) -> None:
+def _contact_shadow(view: View, look: Look, layer: Layer, frames: np.ndarray) -> None:
     """Darken the floor under a layer: the nearer it is, the darker and tighter."""
     if layer.shape.extent is None or layer.ground is None:
         return
-    x, y = camera.to_pixel(config, np.asarray(layer.x, float), np.asarray(layer.y, float))
-    scale = camera.scale(config)
-    _, floor = camera.to_pixel(config, 0.0, layer.ground)
+    x, y = view.to_pixel(layer.x, layer.y)
+    scale = view.scale
+    _, floor = view.to_pixel(0.0, layer.ground)
     floor = floor + 0.5  # edge, not pixel centre
     half_wide, half_tall = (e * np.asarray(layer.size, float) * scale for e in layer.shape.extent)
     gap = np.maximum(floor - 0.5 - y - half_tall, 0)

@@ -27,8 +27,8 @@ class RainLevel:
 RAINS: Mapping[str, RainLevel] = MappingProxyType(
     {
         "none": RainLevel(0.0, 0.0, 0.0),
-        "light": RainLevel(0.25, 30.0, 6.0),
-        "heavy": RainLevel(1.0, 100.0, 14.0),
+        "light": RainLevel(0.25, 25.0, 6.0),
+        "heavy": RainLevel(1.0, 80.0, 14.0),
     }
 )
 #: Mean strength of the gusts: scales roar and sway.
