@@ -24,7 +24,9 @@ def vehicle_level(distance: np.ndarray) -> np.ndarray:
     return REFERENCE_METRES / distance
 
 
-def add_vehicle(audio: np.ndarray, vehicle: Vehicle, noise: np.ndarray, width: float, sample_rate: int) -> None:
+def add_vehicle(
+    audio: np.ndarray, vehicle: Vehicle, noise: np.ndarray, width: float, sample_rate: int
+) -> None:
     """Add one vehicle to audio (channels, S) in place; `noise` is a table of `rolling_noise_table`.
 
     `width` is that of the picture in world units: what is seen at its left edge sounds from the left.

@@ -21,11 +21,16 @@ HORIZON = 0.46  # world units from the top, of a picture of height 1
 CAMERA_HEIGHT, SOURCE_HEIGHT = 4.2, 0.5  # metres
 #: lane -> metres from the camera to the side of the vehicles that it sees.
 LANES: Mapping[str, float] = MappingProxyType({"near": 10.0, "far": 14.5})
-#: Metres per second.
-SPEEDS: Mapping[str, tuple[float, float]] = MappingProxyType({"slow": (9.0, 12.0), "fast": (19.0, 26.0)})
-EXTRAPOLATED_SPEEDS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"slow": (5.0, 7.0), "fast": (31.0, 40.0)}
+#: pacing -> metres per second.
+SPEEDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"slow": (8.0, 11.0), "normal": (14.0, 18.0), "fast": (22.0, 28.0)}
 )
+#: The same for split `test_physics_ood`.
+OUTSIDE_SPEEDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"slow": (4.0, 6.5), "normal": (32.0, 38.0), "fast": (38.0, 46.0)}
+)
+#: Seconds between vehicles of one lane in a long clip.
+HEADWAY_SECONDS = (3.0, 6.0)
 #: Sign of the speed.
 DIRECTIONS: Mapping[str, int] = MappingProxyType({"right": 1, "left": -1})
 #: kind -> (length, height) in metres.
@@ -44,7 +49,7 @@ class Vehicle:
     direction: str
     speed: float  # metres per second, above 0
     closest_seconds: float  # when it is straight ahead of the camera
-    horn_seconds: float | None  # when its horn begins, by its own time
+    horn_seconds: float | None = None  # when its horn begins, by its own time
 
     @property
     def metres(self) -> float:
