@@ -136,7 +136,7 @@ def compose(phrases: Phrases, controls: Controls, rng: np.random.Generator) -> d
         more = [*unusual, *([said["ambience_level"]] if is_unusual("ambience_level", controls) else [])]
         sentence = ", ".join([phrases.sentence, *more])
     else:
-        forms = (
+        forms: tuple[str, ...] = (
             "{subject} {action}, {ambience}, {style} look{more}",
             "{style} shot of {subject}: it {action}, {ambience}{more}",
             "{style} film{more}: {subject} {action}, {ambience}",

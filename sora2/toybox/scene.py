@@ -66,7 +66,7 @@ controls.ambience to "silence" and makes the sound itself. No caches without a b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -88,10 +88,16 @@ class Scene(Protocol):
     """Parameters -> world -> picture, sound, truth, phrases. Parameters and world are the scene's own types."""
 
     name: str
-    #: Splits that the scene can be drawn for.
-    splits: ClassVar[tuple[str, ...]]
-    #: Combinations of attributes that occur in `test_compositional` alone.
-    held_out: ClassVar[tuple[Mapping[str, str], ...]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the scene can be drawn for (a class attribute will do)."""
+        ...
+
+    @property
+    def held_out(self) -> tuple[Mapping[str, str], ...]:
+        """Combinations of attributes that occur in `test_compositional` alone (a class attribute will do)."""
+        ...
 
     def sample(self, config: ToyboxConfig, index: int, overrides: dict[str, Any]) -> Any:
         """Draw the parameters of clip `index`, then set the commanded `overrides`.

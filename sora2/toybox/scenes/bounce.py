@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from sora2.toybox.backdrops import room
 from sora2.toybox.config import ToyboxConfig
 from sora2.toybox.layers import Layer, Picture
-from sora2.toybox.physics import Contact, Disc, Trajectories, simulate
+from sora2.toybox.physics import Contact, Trajectories
+from sora2.toybox.rolling import add_roll, audible_rolls
 from sora2.toybox.scene import EVERYDAY_SPLITS, Phrases, met_combinations, register_scene
 from sora2.toybox.scenes.bounce_captions import caption, phrases
-from sora2.toybox.scenes.bounce_parameters import BounceParameters, sample_parameters, world_box
-from sora2.toybox.shapes import circle
+from sora2.toybox.scenes.bounce_parameters import BounceParameters, run, sample_parameters, world_box
+from sora2.toybox.shapes import box, circle, polygon
 from sora2.toybox.sound import SILENT_SPEED, Impact, add_impacts, impact_level, pan_position
 from sora2.toybox.vocabulary import COLORS, HELD_OUT
 
@@ -33,21 +35,17 @@ class Bounce:
         return sample_parameters(config, index, overrides)
 
     def simulate(self, config: ToyboxConfig, parameters: BounceParameters) -> Trajectories:
-        discs = [
-            Disc(b.x, b.y, b.vx, b.vy, radius=b.radius, mass=b.mass, restitution=b.restitution)
-            for b in parameters.balls
-        ]
-        return simulate(
-            discs, world_box(config), parameters.gravity_value, config.samples / config.sample_rate
-        )
+        return run(config, parameters)
 
     def picture(
         self, config: ToyboxConfig, parameters: BounceParameters, world: Trajectories, seconds: np.ndarray
     ) -> Picture:
         floor = world_box(config).bottom
-        layers = []
-        for ball, (x, y, _, _) in zip(parameters.balls, world.at(seconds), strict=True):
-            layers.append(ball_layer(ball.radius, ball.color, ball.material, x, y, floor))
+        layers = [*box_layers(config), *obstacle_layers(config, parameters)]
+        angles = world.angles(seconds) if parameters.rolling else np.zeros(len(parameters.balls))
+        for ball, (x, y, _, _), angle in zip(parameters.balls, world.at(seconds), angles, strict=True):
+            turned = angle if parameters.rolling else 0.0
+            layers.append(ball_layer(ball.radius, ball.color, ball.material, x, y, floor, turned))
         return Picture(room(parameters.background, floor), layers)
 
     def sound(
@@ -66,6 +64,9 @@ class Bounce:
             for ball in (parameters.balls[k] for k in who):
                 impacts.append(Impact(contact.seconds, level, event["pan"], ball.material, ball.size))
         add_impacts(audio, impacts, config.sample_rate)
+        if parameters.rolling:
+            for roll in audible_rolls(world):
+                add_roll(audio, roll, world, parameters.balls[roll.ball].material, config, rng)
         return audio
 
     def truth(
@@ -91,6 +92,9 @@ class Bounce:
             "gravity": parameters.gravity,
             "gravity_value": parameters.gravity_value,
             "obstacles": parameters.obstacles,
+            "pegs": [asdict(peg) for peg in parameters.pegs],
+            "ramp": None if parameters.ramp is None else asdict(parameters.ramp),
+            "rolls": [asdict(roll) for roll in audible_rolls(world)] if parameters.rolling else [],
             "box": [box.left, box.top, box.right, box.bottom],
             "balls": balls,
             "events": [_event(contact, config) for contact in _audible(world)],
@@ -109,7 +113,47 @@ class Bounce:
         found = self.attributes(truth) | {name: truth[name] for name in ("style", "ambience")}
         sentence = caption(found, rng)
         materials = [ball["material"] for ball in truth["balls"]]
-        return phrases(found, materials, False, sentence, rng)
+        return phrases(found, materials, bool(truth["rolls"]), sentence, rng)
+
+
+def box_layers(config: ToyboxConfig) -> list[Layer]:
+    """The side walls and ceiling of the box, outside the still camera's view: other cameras look there."""
+    width, _ = config.world_size
+    bottom, reach, color = world_box(config).bottom, 0.5, (150, 140, 128)
+    middle, half = (bottom - reach) / 2, (bottom + reach) / 2
+    side = box(reach / 2, half)
+    lid = box(width / 2 + reach, reach / 2)
+    return [
+        Layer(lid, color, x=width / 2, y=-reach / 2, surface="bevel", name="ceiling"),
+        Layer(side, color, x=-reach / 2, y=middle, surface="bevel", name="left wall"),
+        Layer(side, color, x=width + reach / 2, y=middle, surface="bevel", name="right wall"),
+    ]
+
+
+def obstacle_layers(config: ToyboxConfig, parameters: BounceParameters) -> list[Layer]:
+    edges, layers = world_box(config), []
+    for peg in parameters.pegs:
+        layers.append(
+            Layer(
+                circle(peg.radius), (116, 108, 100), x=peg.x, y=peg.y, surface="dome", lift=0.03, name="peg"
+            )
+        )
+    if parameters.ramp is not None:
+        ramp = parameters.ramp
+        wall, sign = (edges.left, 1) if ramp.side == "left" else (edges.right, -1)
+        corners = [(0.0, -ramp.height), (sign * ramp.length, 0.0), (0.0, 0.0)]
+        layers.append(
+            Layer(
+                polygon(corners),
+                (158, 138, 112),
+                x=wall,
+                y=edges.bottom,
+                surface="bevel",
+                lift=0.04,
+                name="ramp",
+            )
+        )
+    return layers
 
 
 def ball_layer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from sora2.toybox.config import ToyboxConfig, ToyboxError, check_choice, check_range
 from sora2.toybox.controls import Controls, command, draw_controls
-from sora2.toybox.physics import Box
+from sora2.toybox.physics import Box, Disc, JammedError, Peg, Ramp, Trajectories, simulate
 from sora2.toybox.randomness import pick, stream
 from sora2.toybox.scene import draw_for_split, reject_unknown
 from sora2.toybox.vocabulary import (
@@ -33,6 +34,12 @@ OUTSIDE_SPEED_RANGE, VERTICAL_SPEED = (1.2, 2.0), 0.5
 #: Split `test_physics_ood`: gravities outside the named ones, under the nearest name.
 OUTSIDE_GRAVITIES = {"low": 0.75, "high": 13.5}
 MAX_BALLS = 3
+#: Deceleration of rolling, as a share of gravity, where `ToyboxConfig.rolling` is on.
+ROLLING_FRICTION = 0.03
+#: Contacts per second of a heap.
+MOST_CONTACTS = 100
+PEG_RADIUS = 0.03
+RAMP_LENGTHS, RAMP_HEIGHTS = (0.42, 0.6), (0.2, 0.34)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,17 @@ class BounceParameters:
     gravity_value: float  # world units per second squared
     balls: tuple[BallParameters, ...]
     obstacles: str = "none"
-    obstacle_side: str = "left"  # of the ramp
+    all_pegs: tuple[Peg, ...] = ()  # drawn always, there when `obstacles` says so
+    any_ramp: Ramp | None = None
+    rolling: bool = False
+
+    @property
+    def pegs(self) -> tuple[Peg, ...]:
+        return self.all_pegs if self.obstacles == "pegs" else ()
+
+    @property
+    def ramp(self) -> Ramp | None:
+        return self.any_ramp if self.obstacles == "ramp" else None
 
     def carriers(self) -> list[dict[str, str]]:
         """The clip's attributes with those of each ball: what can have a held-out combination."""
@@ -92,13 +109,50 @@ def sample_parameters(config: ToyboxConfig, index: int, overrides: Mapping[str, 
     """
     rng = stream(config.seed, config.split, "bounce", index, "parameters")
     more = stream(config.seed, config.split, "bounce", index, "controls")
-    count, drawn = draw_for_split(
-        config,
-        lambda: _draw(rng, more, config),
-        lambda drawn: replace(drawn[1], balls=drawn[1].balls[: drawn[0]]).carriers(),
-        HELD_OUT,
+    while True:
+        count, drawn = draw_for_split(
+            config,
+            lambda: _draw(rng, more, config),
+            lambda drawn: replace(drawn[1], balls=drawn[1].balls[: drawn[0]]).carriers(),
+            HELD_OUT,
+        )
+        if _is_lively(config, replace(drawn, balls=drawn.balls[:count])):
+            return _apply(config, count, drawn, overrides)
+
+
+def run(config: ToyboxConfig, parameters: BounceParameters) -> Trajectories:
+    """The motion of the balls over the clip."""
+    return _run(world_box(config), config.samples / config.sample_rate, parameters)
+
+
+@functools.lru_cache(maxsize=2)  # a draw is tried before it is taken
+def _run(box: Box, seconds: float, parameters: BounceParameters) -> Trajectories:
+    discs = [
+        Disc(b.x, b.y, b.vx, b.vy, radius=b.radius, mass=b.mass, restitution=b.restitution)
+        for b in parameters.balls
+    ]
+    return simulate(
+        discs,
+        box,
+        parameters.gravity_value,
+        seconds,
+        pegs=parameters.pegs,
+        ramp=parameters.ramp,
+        rolling_friction=ROLLING_FRICTION if parameters.rolling else None,
     )
-    return _apply(config, count, drawn, overrides)
+
+
+def _is_lively(config: ToyboxConfig, parameters: BounceParameters) -> bool:
+    """Whether the balls do not end up in a heap, which has no exact answer: endless ever smaller contacts.
+
+    About one draw in 200 does, where balls roll on a ramp or against friction.
+    """
+    if not (parameters.rolling or parameters.pegs or parameters.ramp):
+        return True
+    try:
+        return len(run(config, parameters).contacts) <= MOST_CONTACTS * max(1.0, config.seconds)
+    except JammedError:
+        return False
 
 
 def _draw(
@@ -111,11 +165,13 @@ def _draw(
     gravity = pick(rng, tuple(gravities))
     style, background, ambience = pick(rng, config.styles), pick(rng, BACKGROUNDS), pick(rng, AMBIENCES)
     controls = replace(draw_controls(config, more), style=style, ambience=ambience)
-    obstacles, side = pick(more, config.obstacles), pick(more, ("left", "right"))
+    obstacles = pick(more, config.obstacles)
+    pegs, ramp = _pegs(more, config), _ramp(more)
+    avoid = (pegs if "pegs" in config.obstacles else (), ramp if "ramp" in config.obstacles else None)
     colors = rng.permutation(len(COLORS))[:MAX_BALLS]
     low, high = OUTSIDE_SPEED_RANGE if outside else PACED_SPEED_RANGE[controls.pacing]
     balls = []
-    for color, (x, y) in zip(colors, _places(rng, config, obstacles), strict=True):
+    for color, (x, y) in zip(colors, _places(rng, config, *avoid), strict=True):
         material, size = pick(rng, tuple(MATERIALS)), pick(rng, tuple(SIZES))
         vx = float(rng.uniform(low, high)) * (1 if rng.random() < 0.5 else -1)
         vy = float(rng.uniform(-VERTICAL_SPEED, VERTICAL_SPEED))
@@ -124,11 +180,36 @@ def _draw(
             BallParameters(tuple(COLORS)[color], material, size, SIZES[size], restitution, x, y, vx, vy)
         )
     return count, BounceParameters(
-        controls, background, gravity, gravities[gravity], tuple(balls), obstacles, side
+        controls,
+        background,
+        gravity,
+        gravities[gravity],
+        tuple(balls),
+        obstacles,
+        pegs,
+        ramp,
+        config.rolling,
     )
 
 
-def _places(rng: np.random.Generator, config: ToyboxConfig, obstacles: str) -> list[tuple[float, float]]:
+def _pegs(rng: np.random.Generator, config: ToyboxConfig) -> tuple[Peg, ...]:
+    """A row of pegs, with room for the biggest ball between them, beside them and below."""
+    width, _ = config.world_size
+    margin, spacing = 0.31, 0.38
+    count = max(2, int((width - 2 * margin) / spacing + 1e-9) + 1)
+    xs = np.linspace(margin, width - margin, count)
+    jitter, ys = rng.uniform(-0.01, 0.01, count), rng.uniform(0.42, 0.56, count)
+    return tuple(Peg(float(x), float(y), PEG_RADIUS) for x, y in zip(xs + jitter, ys, strict=True))
+
+
+def _ramp(rng: np.random.Generator) -> Ramp:
+    side = pick(rng, ("left", "right"))
+    return Ramp(side, float(rng.uniform(*RAMP_LENGTHS)), float(rng.uniform(*RAMP_HEIGHTS)))
+
+
+def _places(
+    rng: np.random.Generator, config: ToyboxConfig, pegs: tuple[Peg, ...], ramp: Ramp | None
+) -> list[tuple[float, float]]:
     """Start places with room for big balls, so that a commanded size never overlaps."""
     box, radius = world_box(config), max(SIZES.values()) * 1.02
     low = np.array([box.left + radius, box.top + radius])
@@ -136,7 +217,9 @@ def _places(rng: np.random.Generator, config: ToyboxConfig, obstacles: str) -> l
     places: list[tuple[float, float]] = []
     while len(places) < MAX_BALLS:
         x, y = (float(value) for value in rng.uniform(low, high))
-        if all(math.hypot(x - a, y - b) > 2 * radius for a, b in places):
+        clear = all(math.hypot(x - peg.x, y - peg.y) > radius + peg.radius for peg in pegs)
+        clear = clear and (ramp is None or ramp.gap(x, y, box) > radius)
+        if clear and all(math.hypot(x - a, y - b) > 2 * radius for a, b in places):
             places.append((x, y))
         elif rng.random() < 0.05:  # the others may leave no room: begin again
             places.clear()
@@ -161,19 +244,13 @@ def _apply(
     for name in [name for name in changes if name in _BALL_FIELDS]:
         ball_changes[0][name] = changes.pop(name)
     fields: dict[str, Any] = {"controls": controls}
-    for name, choices in (
-        ("background", BACKGROUNDS),
-        ("obstacles", OBSTACLES),
-        ("obstacle_side", ("left", "right")),
-    ):
+    for name, choices in (("background", BACKGROUNDS), ("obstacles", OBSTACLES)):
         if name in changes:
             fields[name] = changes.pop(name)
             check_choice(name, fields[name], choices)
     if "gravity" in changes:
         fields["gravity"], fields["gravity_value"] = _gravity(changes.pop("gravity"))
-    reject_unknown(
-        changes, ("background", "gravity", "obstacles", "obstacle_side", "count", "balls", *_BALL_FIELDS)
-    )
+    reject_unknown(changes, ("background", "gravity", "obstacles", "count", "balls", *_BALL_FIELDS))
     balls = tuple(_override_ball(i, drawn.balls[i], change) for i, change in enumerate(ball_changes))
     return replace(drawn, balls=balls, **fields)
 
