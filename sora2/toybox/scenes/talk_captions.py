@@ -64,7 +64,7 @@ def phrases(truth: dict[str, Any], rng: np.random.Generator) -> Phrases:
     short = [f"{mood} {skin}-skinned face", hair, *worn, f'{verb} "{said}"']
     sentence = ", ".join([*short, ambience, style] if rng.random() < 0.5 else [style, *short, ambience])
     has = enumerate_things([_article(thing) for thing in (hair, *worn)])
-    subject = f"a {mood} person with {skin} skin, {has}"
+    subject = f"{'an' if mood[0] in 'aeiou' else 'a'} {mood} person with {skin} skin, {has}"
     voice = _PITCHES[truth["voice"]["pitch"]]
     wall = str(pick(rng, _WALLS[truth["background"]]))
     return Phrases(

@@ -47,7 +47,7 @@ HATS: Mapping[str, Color] = MappingProxyType(
     {"cap": COLORS["red"], "beanie": COLORS["blue"], "brim": (120, 84, 52)}
 )
 INSIDE: Color = (44, 8, 14)
-TONGUE: Color = (120, 28, 36)
+TONGUE: Color = (124, 8, 34)
 #: Places in the head: heights of eyes, brows and mouth, half the distance of the eyes.
 EYES_Y, BROWS_Y, NOSE_Y, MOUTH_Y, EYES_APART = -0.045, -0.135, 0.055, 0.165, 0.115
 LIP = 0.026
@@ -136,7 +136,7 @@ def face_layers(
     )
     parts = [  # features move further than the outline when the head turns
         *_hair_behind(who, shape),
-        Layer(_below_hat(who, union(shape, ears)), skin, surface="dome", lift=0.02, name="head"),
+        Layer(_below_hat(who, union(shape, ears)), skin, surface="dome", name="head"),
         *_eyes(who, expression, gaze, turn, eyes),
         nose,
         *_mouth(who, expression, turn, mouth),
@@ -235,7 +235,7 @@ def _hair_behind(who: Identity, head: Shape) -> list[Layer]:
         shape = head.grown(0.024) & half_plane(0, 1, 0.03)
     else:
         return []
-    return [Layer(_below_hat(who, shape), color, surface="bevel", bevel=0.05, name="hair behind")]
+    return [Layer(_below_hat(who, shape), color, surface="dome", name="hair behind")]
 
 
 def _hair_before(who: Identity, head: Shape, turn: np.ndarray) -> list[Layer]:
