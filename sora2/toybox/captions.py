@@ -113,7 +113,8 @@ class Phrases:
     """A scene in words, as the grammar needs them.
 
     `sentence`, where it is given, is the whole sentence of the scene including the style and the ambience;
-    otherwise it is built from subject and action.
+    otherwise it is built from subject and action. `own_ambience` names the background that the scene itself makes
+    ("city hum"), so that captions do not speak of silence.
     """
 
     label: tuple[str, ...]  # "big red rubber ball", "low gravity"
@@ -122,14 +123,20 @@ class Phrases:
     sound: str  # whole sentences: "Every impact is a dull thud."
     details: tuple[str, ...] = ()  # whole sentences, for the paragraph alone
     sentence: str = ""
+    own_ambience: str = ""
 
 
 def compose(phrases: Phrases, controls: Controls, rng: np.random.Generator) -> dict[str, str]:
     """{"label", "sentence", "paragraph"} of one clip."""
     said = {name: str(pick(rng, WORDS[name][value])) for name, value in controls.names().items()}
     unusual = [said[name] for name in ("camera", "pacing", "light") if is_unusual(name, controls)]
+    own = phrases.own_ambience
+    beds = [own] if own else []
+    if not own or controls.ambience != "silence":
+        beds.append(said["ambience"])
+    said["ambience"] = " and ".join(beds)
     ambience = said["ambience"]
-    if is_unusual("ambience_level", controls):
+    if is_unusual("ambience_level", controls, bool(own)):
         ambience = f"{ambience}, {said['ambience_level']}"
     label = ", ".join([*phrases.label, ambience, said["style"], *unusual])
     if phrases.sentence:
@@ -153,9 +160,9 @@ def compose(phrases: Phrases, controls: Controls, rng: np.random.Generator) -> d
     return {"label": label, "sentence": sentence, "paragraph": _paragraph(phrases, controls, said, rng)}
 
 
-def is_unusual(name: str, controls: Controls) -> bool:
+def is_unusual(name: str, controls: Controls, own_ambience: bool = False) -> bool:
     """Whether a short caption has to say it. The level of silence is never worth a word."""
-    if name == "ambience_level" and controls.ambience == "silence":
+    if name == "ambience_level" and controls.ambience == "silence" and not own_ambience:
         return False
     return getattr(controls, name) != getattr(Controls, name)
 
@@ -164,7 +171,7 @@ def _paragraph(
     phrases: Phrases, controls: Controls, said: Mapping[str, str], rng: np.random.Generator
 ) -> str:
     opening = f"{phrases.subject[:1].upper()}{phrases.subject[1:]} {phrases.action}."
-    if controls.ambience == "silence":
+    if controls.ambience == "silence" and not phrases.own_ambience:
         bed = f"Otherwise {said['ambience']}."
     else:
         bed = f"There is {said['ambience']} {_LEVELS[controls.ambience_level]}."

@@ -60,7 +60,8 @@ shows the instant k / fps, sample n the instant n / sample_rate, sounds start ex
 asked for any instants of the clip, in pieces, and must be a pure function of them. `sample` draws everything
 (also textures and melodies), so that truth and overrides see it; `sound` gets an own random stream for noise.
 Pacing is the scene's to act on (parameters.controls.pacing). A scene with its own weather sets
-controls.ambience to "silence" and makes the sound itself. No caches without a bound.
+controls.ambience to "silence", makes the sound itself, and names it: `own_ambience` in the truth and in the phrases.
+No caches without a bound.
 """
 
 from __future__ import annotations

@@ -176,13 +176,17 @@ def controls_of(truth: dict[str, Any]) -> Controls:
 def attributes(truth: dict[str, Any]) -> dict[str, str]:
     """The named attributes that every caption says: style, background, ambience, gravity, ball0.color ...
 
-    Controls that are as usual (camera static, pacing normal, light day, level normal) are not among them.
+    Controls that are as usual (camera static, pacing normal, light day, level normal) are not among them, nor the
+    silence of a scene that makes its own background (`own_ambience` in the truth).
     """
     controls = controls_of(truth)
-    said = {"style": controls.style, "ambience": controls.ambience}
+    own_ambience = "own_ambience" in truth
+    said = {"style": controls.style}
+    if not own_ambience or controls.ambience != "silence":
+        said["ambience"] = controls.ambience
     said |= {
         name: getattr(controls, name)
         for name in ("camera", "pacing", "light", "ambience_level")
-        if is_unusual(name, controls)
+        if is_unusual(name, controls, own_ambience)
     }
     return said | get_scene(truth["scene"]).attributes(truth)

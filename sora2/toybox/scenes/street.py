@@ -149,6 +149,7 @@ class Street:
             "vehicles": [_vehicle_truth(config, vehicle) for vehicle in world],
             "drawn_vehicles": len(parameters.vehicles),
             "houses": parameters.houses,
+            "own_ambience": "city hum",
             "events": _events(config, world),
             "held_out": met_combinations(_carriers(parameters), self.held_out),
         }
@@ -190,6 +191,7 @@ class Street:
             action=f"{verb} {ways[0]}{others} on {place}",
             sound=f"{heard_text[0].upper()}{heard_text[1:]}; the pitch falls at the moment of passing.",
             details=tuple(details),
+            own_ambience=truth["own_ambience"],
         )
 
 

@@ -33,13 +33,13 @@ def paint_street(x: np.ndarray, y: np.ndarray, pixel: float, palette: str, house
     top, low = ((196, 220, 240), (236, 242, 244)) if flat else ((112, 130, 154), (190, 184, 174))
     picture = blend(top, low, np.clip(v / HORIZON, 0, 1))
     picture = _houses(picture, u, v, pixel, flat, houses)
-    pavement = (216, 212, 204) if flat else (142, 138, 132)
-    asphalt = (178, 180, 188) if flat else (92, 94, 100)
-    kerb, far, near = 0.625, road_y(17.0), road_y(8.1)
+    pavement = (228, 224, 216) if flat else (142, 138, 132)
+    asphalt = (200, 202, 208) if flat else (92, 94, 100)
+    kerb, far, near = 0.650, road_y(14.3), road_y(7.1)
     picture = over(picture, pavement, ramp((v - kerb) / pixel))
     picture = over(picture, asphalt, ramp((v - far) / pixel) * ramp((near - v) / pixel))
     dash = ramp((0.055 - np.abs((u / 0.2) % 1.0 - 0.5) * 0.2) / pixel)
-    line = ramp((0.006 - np.abs(v - road_y(12.1))) / pixel)
+    line = ramp((0.006 - np.abs(v - road_y(9.9))) / pixel)
     picture = over(picture, (240, 240, 234) if flat else (172, 170, 162), dash * line)
     for edge in (far, near):
         picture = over(
@@ -65,18 +65,36 @@ def _houses(
         wide, roof = float(rng.uniform(0.19, 0.31)), float(rng.uniform(0.10, 0.30))
         front = fronts[int(rng.integers(len(fronts)))]
         columns = int(rng.integers(2, 4))
-        inside = ramp((u - left) / pixel) * ramp((left + wide - u) / pixel) * ramp((v - roof) / pixel)
-        picture = over(picture, front, inside)
-        across = (u - left) / wide * columns
-        down = (v - roof - 0.04) / 0.115
-        pane = ramp((0.24 - np.abs(across % 1.0 - 0.5)) * wide / columns / pixel)
-        pane = pane * ramp((0.27 - np.abs(down % 1.0 - 0.5)) * 0.115 / pixel)
-        picture = over(picture, panes, inside * pane * (down > 0) * (v < 0.58))
-        shade = tuple(round(0.78 * value) for value in front)
-        edge = ramp((0.006 - np.abs(u - left - wide)) / pixel) * ramp((v - roof) / pixel)
-        picture = over(picture, (shade[0], shade[1], shade[2]), edge)
+        covered = np.flatnonzero((u[0] > left - pixel) & (u[0] < left + wide + 0.006 + pixel))
+        if covered.size:
+            part = slice(int(covered[0]), int(covered[-1]) + 1)
+            picture[:, part] = _house(
+                picture[:, part], u[:, part] - left, v[:, part] - roof, pixel, wide, columns, front, panes
+            )
         left += wide
     return picture
+
+
+def _house(
+    picture: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    pixel: float,
+    wide: float,
+    columns: int,
+    front: Color,
+    panes: Color,
+) -> np.ndarray:
+    """One front; u and v count from its upper left corner."""
+    below = ramp(v / pixel)
+    picture = over(picture, front, ramp(u / pixel) * ramp((wide - u) / pixel) * below)
+    across, down = u / wide * columns, (v - 0.04) / 0.115
+    pane = ramp((0.24 - np.abs(across % 1.0 - 0.5)) * wide / columns / pixel)
+    pane = pane * ramp((0.27 - np.abs(down % 1.0 - 0.5)) * 0.115 / pixel)
+    picture = over(picture, panes, pane * (down > 0) * (u < wide))
+    shade = np.array(front) * 0.78
+    edge = ramp((0.006 - np.abs(u - wide)) / pixel) * below
+    return over(picture, (round(shade[0]), round(shade[1]), round(shade[2])), edge)
 
 
 def vehicle_layers(vehicle: Vehicle, x: np.ndarray, horn: np.ndarray) -> list[Layer]:
@@ -92,7 +110,7 @@ def _parts(
     y = vehicle.picture_ground
 
     def layer(shape: Shape, color: Color, **more: object) -> Layer:
-        options: dict[str, object] = {"surface": "bevel", "bevel": 0.03, "outline": 0.012} | more
+        options: dict[str, object] = {"surface": "bevel", "bevel": 0.03, "outline": 0.011} | more
         return Layer(shape, color, x=x, y=y, **options)  # type: ignore[arg-type]
 
     def block(forwards: float, up: float, half_length: float, half_height: float, rounding: float) -> Shape:
@@ -162,6 +180,7 @@ def _motorbike(vehicle: Vehicle, x: np.ndarray, horn: np.ndarray) -> list[Layer]
         layer(
             frame | circle(0.3 * k).at(k * ahead * 0.22, -1.85 * k),
             COLORS[vehicle.color],
+            outline=0.0,
             ground=vehicle.picture_ground,
             name=f"{vehicle.color} motorbike",
         ),

@@ -16,11 +16,11 @@ import numpy as np
 
 from sora2.toybox.doppler import PassBy
 
-FOCAL = 0.77  # world units per unit slope: 1 world unit of the near lane is 13 m
+FOCAL = 0.77  # world units per unit slope: 1 world unit of the near lane is 11 m
 HORIZON = 0.46  # world units from the top, of a picture of height 1
 CAMERA_HEIGHT, SOURCE_HEIGHT = 4.2, 0.5  # metres
 #: lane -> metres from the camera to the side of the vehicles that it sees.
-LANES: Mapping[str, float] = MappingProxyType({"near": 10.0, "far": 14.5})
+LANES: Mapping[str, float] = MappingProxyType({"near": 8.5, "far": 12.0})
 #: pacing -> metres per second.
 SPEEDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"slow": (8.0, 11.0), "normal": (14.0, 18.0), "fast": (22.0, 28.0)}

@@ -213,7 +213,7 @@ class Strike:
         else:
             tune, how = f"a {said['melody']}", f" {said['dynamics']} in {_article(said['rhythm'])}"
             label = [said["melody"], said["rhythm"], said["dynamics"]]
-        verb = pick(rng, ("plays", "strikes", "taps out"))
+        verb = pick(rng, ("plays", "taps out"))
         article = "" if truth["instrument"] == "bells" else f"{_article(instrument)[: -len(instrument)]}"
         return Phrases(
             label=(instrument, *label, wall),

@@ -221,6 +221,7 @@ class WeatherScene:
             "rain": parameters.rain,
             "wind": parameters.wind,
             "thunder": parameters.thunder,
+            "own_ambience": "natural ambience",
             "rain_intensity": RAINS[parameters.rain].intensity,
             "rain_slant": world.near.slant,
             "far_drops_per_second": RAINS[parameters.rain].far_rate,
@@ -315,6 +316,7 @@ class WeatherScene:
             action=f"{verb} under {enumerate_things(said)}",
             sound=f"{together[0].upper()}{together[1:]}.",
             details=tuple(seen),
+            own_ambience=truth["own_ambience"],
         )
 
 
