@@ -4,3 +4,4 @@ from sora2.toybox.scenes import bounce as bounce
 from sora2.toybox.scenes import strike as strike
 from sora2.toybox.scenes import weather as weather
 from sora2.toybox.scenes import talk as talk
+from sora2.toybox.scenes import street as street
