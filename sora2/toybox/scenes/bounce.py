@@ -58,7 +58,7 @@ class Bounce:
         audio = np.zeros((config.channels, config.samples), np.float32)
         impacts = []
         for contact in _audible(world):
-            event = _event(contact, config)
+            event = contact_event(contact, config)
             who = [contact.ball] if contact.other is None else [contact.ball, contact.other]
             level = event["level"] * (1.0 if len(who) == 1 else PAIR_SHARE)
             for ball in (parameters.balls[k] for k in who):
@@ -97,7 +97,7 @@ class Bounce:
             "rolls": [asdict(roll) for roll in audible_rolls(world)] if parameters.rolling else [],
             "box": [box.left, box.top, box.right, box.bottom],
             "balls": balls,
-            "events": [_event(contact, config) for contact in _audible(world)],
+            "events": [contact_event(contact, config) for contact in _audible(world)],
             "held_out": met_combinations(parameters.carriers(), HELD_OUT),
         }
 
@@ -184,7 +184,7 @@ def _audible(world: Trajectories) -> list[Contact]:
     return [contact for contact in world.contacts if contact.speed >= SILENT_SPEED]
 
 
-def _event(contact: Contact, config: ToyboxConfig) -> dict[str, Any]:
+def contact_event(contact: Contact, config: ToyboxConfig) -> dict[str, Any]:
     return {
         "onset_seconds": contact.seconds,
         "kind": contact.kind,
