@@ -2,11 +2,23 @@
 
 import numpy as np
 import pytest
+from scene_checks import (
+    check_captions,
+    check_reproducible,
+    check_shapes,
+    check_splits,
+    check_truth,
+    seen_at,
+)
 
+from sora2.toybox import ToyboxError, clip_from_spec, whole_world
 from sora2.toybox.music import BAR_SEMITONES, INSTRUMENTS, Note, add_notes, bar_voice, midi_to_hz, note_level
+from sora2.toybox.scenes.strike import _carriers
 from sora2.toybox.scenes.strike_motion import CONTACT_SPEED, REBOUND, Hit, mallet_path
 
 RATE = 16000
+CONFIG = whole_world(scenes=("strike",))
+PLAIN = {"ambience": "silence", "light": "day", "camera": "static", "pacing": "normal"}
 
 
 def pitch_hz(wave, near, sample_rate=RATE):
@@ -81,3 +93,97 @@ def test_the_mallet_moves_without_jumps():
     seconds = np.linspace(0, 3, 6001)
     for path in mallet_path(hits, seconds):
         assert np.abs(np.diff(path)).max() / (seconds[1] - seconds[0]) < 5.0
+
+
+def strike(config=CONFIG, index=0, **spec):
+    return clip_from_spec(config, index=index, **(PLAIN | spec))
+
+
+def test_the_scene_keeps_its_promises():
+    check_reproducible("strike")
+    check_truth("strike")
+    check_captions("strike")
+    check_splits("strike", _carriers)
+    check_shapes("strike")
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS)
+def test_notes_are_heard_where_the_truth_says(instrument):
+    """Onset to a sample, pitch to a cent, pan by the place of the bar."""
+    for bar in (0, 3, 7):
+        clip = strike(instrument=instrument, notes=[(0.40003, bar, 0.9)])
+        (event,) = clip.meta["truth"]["events"]
+        audio = clip.audio.numpy().astype(float)
+        heard = int(np.flatnonzero(np.abs(audio).max(0) > 1e-4)[0])
+        assert abs(heard - event["onset_seconds"] * RATE) <= 1 and not audio[:, : heard - 1].any()
+        assert abs(cents(pitch_hz(audio.sum(0)[heard:], event["hz"] * 0.99), event["hz"])) < 1
+        left, right = np.sqrt((audio**2).sum(1))
+        assert np.arctan2(right, left) == pytest.approx((event["pan"] + 1) * np.pi / 4, abs=1e-3)
+        assert np.hypot(*audio).max() == pytest.approx(event["level"], rel=0.1)
+
+
+def test_a_melody_has_its_tempo_rhythm_and_order():
+    truth = strike(
+        melody="rising", rhythm="dotted", tempo_bpm=180.0, start_bar=0, first_onset_seconds=0.2
+    ).meta["truth"]
+    onsets = [event["onset_seconds"] for event in truth["events"]]
+    np.testing.assert_allclose(np.diff(onsets) * 180 / 60, ([1.5, 0.5] * 4)[: len(onsets) - 1], atol=1e-9)
+    assert [event["bar"] for event in truth["events"]] == list(range(len(onsets)))
+    midi = [event["midi"] for event in truth["events"]]
+    assert np.diff(midi)[:6].tolist() == [2, 2, 1, 2, 2][: len(midi) - 1]
+    loud, soft = (
+        [event["velocity"] for event in strike(dynamics=name).meta["truth"]["events"]]
+        for name in ("loud", "soft")
+    )
+    assert min(loud) > max(soft)
+
+
+def test_pacing_sets_the_tempo():
+    tempo = [strike(pacing=name).meta["truth"]["tempo_bpm"] for name in ("slow", "normal", "fast")]
+    assert tempo[0] < 120 < tempo[1] < 180 < tempo[2]
+
+
+@pytest.mark.parametrize("style", ["cartoon", "cinematic"])
+@pytest.mark.parametrize("camera", ["static", "pan", "zoom"])
+def test_the_mallet_is_seen_where_the_truth_says(style, camera):
+    for index in range(3):
+        clip = strike(index=index, style=style, camera=camera, light="day", background="plain")
+        truth = clip.meta["truth"]
+        for frame, picture in enumerate(clip.video.numpy().astype(int)):
+            x, y = (truth["mallet"][axis][frame] for axis in "xy")
+            column, row = seen_at(truth, frame, x, y)
+            _, top = seen_at(truth, frame, 0, truth["bars"][0]["top"])
+            red, green, blue = np.moveaxis(picture[: max(0, int(top))], -1, 0)
+            rows, columns = np.nonzero((red - green > 45) & (blue > green + 8))
+            if row - 3 < 0:
+                continue  # partly above the picture
+            assert abs(columns.mean() - column) < 0.5 and abs(rows.mean() - row) < 0.5
+
+
+def test_the_struck_bar_lights_up_at_its_onset():
+    clip = strike(notes=[(0.5, 2, 1.0)], style="cartoon", background="plain")
+    truth = clip.meta["truth"]
+    column, row = (
+        round(value) for value in seen_at(truth, 0, truth["bars"][2]["x"], truth["bars"][2]["top"] + 0.2)
+    )
+    shown = clip.video.numpy()[:, row, column].astype(int).sum(1)
+    frame = int(0.5 * 16)
+    assert np.all(shown[:frame] == shown[0]) and shown[frame] > shown[0] + 100
+    assert shown[-1] < shown[frame] - 80
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ({"instrument": "organ"}, "instrument='organ' is unknown: choose from xylophone"),
+        ({"melody": "fugue"}, "melody='fugue' is unknown"),
+        ({"tempo_bpm": 5.0}, r"tempo_bpm=5.0 must be in \[20, 600\]"),
+        ({"notes": [(0.1, 9, 0.5)]}, r"bar of a note=9 must be in \[0, 7\]"),
+        ({"notes": [(0.1, 1, 0.5), (0.12, 2, 0.5)]}, "at least 0.05 s after"),
+        ({"notes": []}, "notes is empty"),
+        ({"tune": "x"}, "unknown attribute 'tune'"),
+    ],
+)
+def test_impossible_commands_are_named(command, message):
+    with pytest.raises(ToyboxError, match=message):
+        strike(**command)
