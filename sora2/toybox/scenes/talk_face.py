@@ -51,6 +51,8 @@ TONGUE: Color = (124, 8, 34)
 #: Places in the head: heights of eyes, brows and mouth, half the distance of the eyes.
 EYES_Y, BROWS_Y, NOSE_Y, MOUTH_Y, EYES_APART = -0.045, -0.135, 0.055, 0.165, 0.115
 LIP = 0.026
+#: Below this opening the dark between the lips grows faint.
+SHUT = 0.012
 #: Edge of a hat on the forehead.
 HAT_Y = -0.175
 #: World units of one unit in the head.
@@ -212,7 +214,18 @@ def _mouth(
 
     return [
         Layer(lips, LIPS[who.skin], x=x, y=MOUTH_Y, outline=0, name="lips"),
-        Layer(inner, INSIDE, x=x, y=MOUTH_Y, outline=0, second=TONGUE, pattern=tongue, name="mouth"),
+        Layer(
+            inner,
+            INSIDE,
+            x=x,
+            y=MOUTH_Y,
+            # a shut mouth is a faint line: thinner than a pixel, it must not look open
+            opacity=np.clip(opening / SHUT, 0.4, 1.0),
+            outline=0,
+            second=TONGUE,
+            pattern=tongue,
+            name="mouth",
+        ),
     ]
 
 
