@@ -291,11 +291,12 @@ class WeatherScene:
         return sorted(heard, key=lambda event: float(event["onset_seconds"]))
 
     def attributes(self, truth: dict[str, Any]) -> dict[str, str]:
-        return {
+        found = {
             name: truth[name]
             for name, usual in (("rain", "none"), ("wind", "calm"), ("thunder", "none"))
             if truth[name] != usual
         }
+        return found if found else {"wind": truth["wind"]}
 
     def phrases(self, truth: dict[str, Any], rng: np.random.Generator) -> Phrases:
         found = self.attributes(truth)
@@ -326,7 +327,7 @@ WORDS["rain"] = {
     "heavy": ("heavy rain", "a downpour"),
 }
 WORDS["wind"] = {
-    "calm": ("still air",),
+    "calm": ("still air", "calm air"),
     "breeze": ("a breeze", "a fresh breeze"),
     "storm": ("a storm", "a gale"),
 }
@@ -337,7 +338,11 @@ WORDS["thunder"] = {
 }
 _SOUNDS = {
     "rain": {"light": "drops tick on the ground", "heavy": "the rain hisses and patters"},
-    "wind": {"breeze": "the wind comes in soft gusts", "storm": "the wind roars and whistles"},
+    "wind": {
+        "calm": "hardly a leaf stirs",
+        "breeze": "the wind comes in soft gusts",
+        "storm": "the wind roars and whistles",
+    },
     "thunder": {
         "near": "thunder cracks a moment after the flash",
         "far": "thunder rolls well after the flash",
