@@ -114,7 +114,7 @@ def _cinematic(look: Look, s: Surface) -> tuple[np.ndarray, np.ndarray]:
     white = np.zeros_like(s.inside)
     if s.material == "metal":
         _, v = _gloss_place(s)
-        horizon = 1 / (1 + np.exp(-(v - 0.18) / 0.07))
+        horizon = 0.5 + 0.5 * np.tanh((v - 0.18) / 0.14)
         tone = 1.16 - 0.14 * (v + 1) - 0.62 * horizon + 1.5 * np.maximum(v - 0.30, 0)
         shade = np.broadcast_to(np.clip(tone, 0.3, 1.6), s.inside.shape)
         sparkle = lit * lit * lit * lit
@@ -139,7 +139,7 @@ def _moody(look: Look, s: Surface) -> tuple[np.ndarray, np.ndarray]:
         shade = shade * (1 - 0.42 * grain(s.u, s.v))
     elif s.material == "metal":
         _, v = _gloss_place(s)
-        shade = shade * (1.05 - 0.55 / (1 + np.exp(-(v - 0.1) / 0.08)))
+        shade = shade * (1.05 - 0.275 * (1 + np.tanh((v - 0.1) / 0.16)))
         white = white + 0.75 * lit**16
     return shade * (0.5 + 0.5 * np.minimum(depth * 1.5, 1)), white
 
