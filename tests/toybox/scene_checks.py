@@ -1,41 +1,45 @@
 """What every scene promises, as checks that the tests of scenes share."""
 
+import functools
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
 from sora2.toybox import Toybox, attributes, mentions, whole_world
 from sora2.toybox.scene import get_scene, met_combinations
 
-_DIGEST = (
-    "import hashlib, json, sys; from sora2.toybox import Toybox, whole_world;"
-    "c = Toybox(whole_world(scenes=(sys.argv[1],))).clip(int(sys.argv[2]));"
-    "print(hashlib.sha256(c.video.numpy().tobytes() + c.audio.numpy().tobytes()"
-    " + json.dumps(c.meta).encode()).hexdigest())"
+_SCENES, _INDEX = ("strike", "street", "weather"), 3
+_DIGESTS = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from scene_checks import _SCENES, digest;"
+    "print(*(digest(scene) for scene in _SCENES))"
 )
 
 
-def check_reproducible(scene, index=3):
-    """The same bytes in any order and in another process with other threads; other clips differ."""
-    box = Toybox(whole_world(scenes=(scene,)))
-    first = box.clip(index)
-    other = box.clip(index + 1)
-    digest = hashlib.sha256(
-        first.video.numpy().tobytes() + first.audio.numpy().tobytes() + json.dumps(first.meta).encode()
-    )
+def digest(scene):
+    """Of everything in one clip."""
+    clip = Toybox(whole_world(scenes=(scene,))).clip(_INDEX)
+    parts = clip.video.numpy().tobytes() + clip.audio.numpy().tobytes() + json.dumps(clip.meta).encode()
+    return hashlib.sha256(parts).hexdigest()
+
+
+@functools.cache
+def _digests_elsewhere():
     env = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
-    run = subprocess.run(
-        [sys.executable, "-c", _DIGEST, scene, str(index)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=env,
-    )
-    assert run.stdout.strip() == digest.hexdigest()
+    command = [sys.executable, "-c", _DIGESTS, str(Path(__file__).parent)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return dict(zip(_SCENES, run.stdout.split(), strict=True))
+
+
+def check_reproducible(scene):
+    """The same bytes after other clips and in another process with other threads; other clips differ."""
+    box = Toybox(whole_world(scenes=(scene,)))
+    first, other = box.clip(_INDEX), box.clip(_INDEX + 1)
+    assert digest(scene) == _digests_elsewhere()[scene]
     assert not torch.equal(first.video, other.video) and not torch.equal(first.audio, other.audio)
 
 
