@@ -19,7 +19,7 @@ _PAN_REACH: Mapping[str, float] = MappingProxyType({"slow": 0.07, "normal": 0.10
 _ZOOM_RANGE: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"slow": (0.84, 1.0), "normal": (0.78, 1.0), "fast": (0.74, 1.0)}
 )
-_SHAKE_REACH: Mapping[str, float] = MappingProxyType({"slow": 0.012, "normal": 0.018, "fast": 0.024})
+_SHAKE_REACH: Mapping[str, float] = MappingProxyType({"slow": 0.010, "normal": 0.0145, "fast": 0.019})
 _PAN_ZOOM, _SHAKE_ZOOM = 0.8, 0.92
 _SHAKE_HERTZ = (1.3, 2.1, 3.7)
 

@@ -32,7 +32,7 @@ def test_held_out_pairs_and_gravities_stay_in_their_splits(scene):
 
 
 def first_sound(clip):
-    return int(np.flatnonzero(np.abs(clip.audio.numpy()).max(0) > 1e-4)[0])
+    return int(np.flatnonzero(np.abs(clip.audio.numpy()).max(0) > 1e-5)[0])
 
 
 @pytest.mark.parametrize("scene", ["cradle", "pendulum"])

@@ -1,6 +1,9 @@
 """Pegs, ramps and rolling: exact contacts, energy, and a sound that follows the speed."""
 
+import gc
+import inspect
 import math
+from functools import _lru_cache_wrapper
 
 import numpy as np
 import pytest
@@ -121,7 +124,7 @@ def test_rolling_is_heard_as_loud_as_it_is_fast():
     clip = clip_from_spec(
         whole_world(scenes=("bounce",), channels=1, frames=65),
         **{"ambience": "silence", "gravity": "high", "obstacles": "none", "camera": "static"},
-        balls=[{"x": 0.1, "y": 0.82, "vx": 1.0, "vy": 0.0, "size": "big", "material": "wood"}],
+        balls=[{"x": 0.2, "y": 0.78, "vx": 1.0, "vy": 0.0, "size": "big", "material": "wood"}],
     )
     truth, rate = clip.meta["truth"], clip.sample_rate
     sound = clip.audio.numpy()[0]
@@ -131,7 +134,7 @@ def test_rolling_is_heard_as_loud_as_it_is_fast():
         for share in np.arange(0.1, 0.9, 0.2):
             start = roll["start_seconds"] + share * span
             # the ring of an impact would be heard as well
-            if any(start - 0.6 < e["onset_seconds"] < start + 0.06 for e in truth["events"]):
+            if any(start - 0.35 < e["onset_seconds"] < start + 0.06 for e in truth["events"]):
                 continue
             first = round(start * rate)
             piece = sound[first : first + round(0.06 * rate)]
@@ -143,7 +146,7 @@ def test_rolling_is_heard_as_loud_as_it_is_fast():
 
 
 def test_the_narrow_world_neither_rolls_nor_turns():
-    truth = clip_from_spec(count=1, gravity="high", y=0.8, vx=0.5).meta["truth"]
+    truth = clip_from_spec(count=1, gravity="high", y=0.5, vx=0.5).meta["truth"]
     assert truth["rolls"] == [] and truth["pegs"] == [] and truth["ramp"] is None
 
 
@@ -156,10 +159,8 @@ def test_a_ball_inside_an_obstacle_is_refused():
 
 def test_memory_does_not_grow_with_the_number_of_clips():
     """Caches are bounded: after many clips of many looks none holds more than its bound."""
-    import gc
-    from functools import _lru_cache_wrapper
-
     Toybox(whole_world(scenes=("bounce",), frames=3, height=16, width=16)).clips(range(60))
     caches = [o for o in gc.get_objects() if isinstance(o, _lru_cache_wrapper)]
     own = [c for c in caches if getattr(c, "__module__", "").startswith("sora2.toybox")]
-    assert own and all(c.cache_info().maxsize is not None for c in own)
+    kept = [c for c in own if inspect.signature(c).parameters]  # a singleton keeps one thing
+    assert kept and all(c.cache_info().maxsize is not None for c in kept)

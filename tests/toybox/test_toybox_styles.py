@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sora2.toybox import CAMERAS, COLORS, LIGHTS, STYLES, Toybox, clip_from_spec, whole_world
+from sora2.toybox import CAMERAS, LIGHTS, STYLES, Toybox, clip_from_spec, whole_world
 from sora2.toybox.camera import CameraMove
 from sora2.toybox.layers import Backdrop, Layer, Picture
 from sora2.toybox.render import render
@@ -35,36 +35,26 @@ def test_what_stands_still_does_not_flicker(style):
     assert (corner == corner[:1]).all()
 
 
-def middle_of(color, video):
-    """(T, 2) x, y pixel of the patch that is most like the colour's hue."""
-    rgb = np.array(COLORS[color], float)
-    hue = rgb - rgb.mean()
-    pixels = video.astype(float)
-    likeness = ((pixels - pixels.mean(-1, keepdims=True)) @ hue) / np.linalg.norm(hue)
-    weight = np.clip(likeness - 0.45 * likeness.max(axis=(1, 2), keepdims=True), 0, None)
-    rows, columns = np.indices(video.shape[1:3])
-    total = weight.sum(axis=(1, 2))
-    return np.stack([(weight * columns).sum((1, 2)) / total, (weight * rows).sum((1, 2)) / total], axis=1)
-
-
 @pytest.mark.parametrize("camera", CAMERAS)
 @pytest.mark.parametrize("style", STYLES)
 def test_the_ball_is_where_truth_and_camera_say(style, camera):
-    """Half a pixel on average over the clip; strokes and hatching move single frames by at most one."""
-    clip = shot(style=style, camera=camera, light="day", balls=[BALL | {"color": "blue"}])
-    truth = clip.meta["truth"]
+    """Half a pixel: the ball is what differs between two clips that differ in its colour alone."""
+    look = {"style": style, "camera": camera, "light": "day"}
+    clips = [shot(**look, balls=[BALL | {"color": color}]) for color in ("blue", "yellow")]
+    change = np.abs(clips[0].video.numpy().astype(int) - clips[1].video.numpy()).max(-1)  # (T, H, W)
+    mask = change > 14
+    rows, columns = np.indices(mask.shape[1:])
+    found = np.stack([(mask * grid).sum((1, 2)) / mask.sum((1, 2)) for grid in (columns, rows)], axis=1)
+    truth = clips[0].meta["truth"]
     path, ball = truth["camera"], truth["balls"][0]
     zoom = np.array(path["zoom"])
     expected = np.stack(
-        [(np.array(ball[axis]) - np.array(path[axis])) * zoom * 64 + 63 / 2 for axis in ("x", "y")],
-        axis=1,
+        [(np.array(ball[axis]) - np.array(path[axis])) * zoom * 64 + 63 / 2 for axis in ("x", "y")], axis=1
     )
-    found = middle_of("blue", clip.video.numpy())
-    error = found - expected
-    error -= error.mean(axis=0) * (style in ("moody", "cinematic"))  # the lit side weighs more
-    assert np.abs(error).mean() < 0.5 and np.abs(error).max() < 1.2
+    error = np.linalg.norm(found - expected, axis=1)
+    assert error.mean() < 0.5 and error.max() < (1.3 if style in ("painterly", "pencil") else 0.7)
     if camera != "static":
-        assert np.ptp(zoom) > 0.05 or np.ptp(path["x"]) > 0.015
+        assert np.ptp(zoom) > 0.05 or np.ptp(path["x"]) > 0.01
 
 
 @pytest.mark.parametrize("camera", CAMERAS)

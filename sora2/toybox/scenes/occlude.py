@@ -70,8 +70,8 @@ class Occlude:
             speed = float(rng.uniform(*(OUTSIDE_SPEEDS if ood else SPEEDS[controls.pacing])))
             # it has to come out again before the clip ends
             speed = max(speed, 0.85 * width / config.seconds)
-            middle = width * float(rng.uniform(0.46, 0.56))
-            half = float(rng.uniform(1.3, 1.6)) * props.radius + 0.03
+            middle = width * float(rng.uniform(0.47, 0.53))
+            half = float(rng.uniform(1.1, 1.3)) * props.radius + 0.01
             top = height - float(rng.uniform(0.5, 0.72))
             return OccludeParameters(
                 controls,
