@@ -42,7 +42,7 @@ INSTRUMENTS: Mapping[str, Instrument] = MappingProxyType(
 #: Semitones of the bars above the lowest: one octave of the major scale, both ends included.
 BAR_SEMITONES = (0, 2, 4, 5, 7, 9, 11, 12)
 #: Peak amplitude, before panning, of a note of velocity 1.
-FULL_LEVEL = 0.5
+FULL_LEVEL = 0.55
 
 
 def midi_to_hz(midi: float) -> float:
@@ -51,9 +51,9 @@ def midi_to_hz(midi: float) -> float:
 
 
 def note_level(velocity: float) -> float:
-    """Peak amplitude, before panning, of a note: 30 dB from the softest touch to velocity 1."""
+    """Peak amplitude, before panning, of a note: 20 dB from the softest touch to velocity 1."""
     check_range("velocity", velocity, 0.0, 1.0)
-    return float(FULL_LEVEL * 10 ** (1.5 * (velocity - 1)))
+    return float(FULL_LEVEL * 10 ** (velocity - 1))
 
 
 @dataclass(frozen=True)

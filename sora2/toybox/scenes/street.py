@@ -62,7 +62,14 @@ class StreetParameters:
 
 @register_scene("street")
 class Street:
-    """One vehicle in each of one or two lanes; the camera is the listener."""
+    """One vehicle in each of one or two lanes; the camera is the listener.
+
+    Truth: vehicles (the first `drawn_vehicles` are those of the caption): kind, color, lane, direction, speed
+    (metres per second), closest_seconds (when it is straight ahead), closest_heard_seconds, closest_metres,
+    engine_hz, pitch_ratio_before and _after (the limits), horn_seconds (by its own time), length, height, ground
+    (world units; ground is the y of its wheels) and, per frame, x of its middle, visible, distance_metres, and of
+    the sound that arrives: pitch_ratio, level (root mean square before panning), pan; events of kind horn, as heard.
+    """
 
     name: str
     splits = (*EVERYDAY_SPLITS, "test_physics_ood")

@@ -76,7 +76,13 @@ class Performance:
 
 @register_scene("strike")
 class Strike:
-    """A melody, the flight of a mallet through its onsets, and the sound of its notes."""
+    """A melody, the flight of a mallet through its onsets, and the sound of its notes.
+
+    Truth: instrument, melody, rhythm, dynamics, background (names), rhythm_beats, tempo_bpm (all five of the melody
+    are None when `notes` is commanded); bars (midi, hz, color, x of the middle, top, width, length); mallet (radius
+    and, per frame, x, y of its head, which touches the top of a bar at each onset); events of kind note: bar, midi,
+    hz, velocity (0 to 1), level, pan, x, y.
+    """
 
     name: str
     splits = EVERYDAY_SPLITS

@@ -57,7 +57,7 @@ from sora2.toybox.weather_sound import add_drop, rain_hiss, wind_roar
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "rain": tuple(RAINS),
     "wind": tuple(WINDS),
-    "thunder": tuple(THUNDERS),
+    "thunder": ("none", *THUNDERS),
 }
 #: What can be commanded besides the controls; see `WeatherParameters`.
 COMMANDS = (*_CHOICES, "flash_seconds", "distance_metres", "lightning_x")
@@ -72,10 +72,19 @@ class WeatherParameters:
     thunder: str
     gust_phases: tuple[float, float, float]
     flash_seconds: float  # of the first lightning
-    distance_metres: float
+    distance_share: float  # 0 to 1: how far in the range of near or far thunder
     lightning_x: float  # share of the picture's width
     kinks: tuple[float, ...]  # sideways turns of the bolt, world units
     drops_seed: int
+    distance_metres: float | None = None  # commanded
+
+    @property
+    def metres(self) -> float:
+        """To the first lightning."""
+        if self.distance_metres is not None:
+            return self.distance_metres
+        low, high = THUNDERS[self.thunder]
+        return low + (high - low) * self.distance_share
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,13 @@ class Weather:
 
 @register_scene("weather")
 class WeatherScene:
-    """Drops that tick as they land, gusts that bend trees as they roar, thunder after its lightning."""
+    """Drops that tick as they land, gusts that bend trees as they roar, thunder after its lightning.
+
+    Truth: rain, wind, thunder (names); rain_intensity, rain_slant (sideways over downwards), far_drops_per_second
+    and per world unit; wind_mean and per-frame gust; trees (foot, height, per-frame crown_x, crown_y); lightning
+    (flash_seconds, distance_metres, thunder_seconds, x, strength, per-frame light); drops, the near ones: each
+    falls at `speed` along the slant and lands at (x, y) at landing_seconds; events of kind drop and thunder.
+    """
 
     name: str
     splits = EVERYDAY_SPLITS
@@ -115,17 +130,12 @@ class WeatherScene:
                 named = {name: pick(rng, choices) for name, choices in _CHOICES.items()}
                 if named != {"rain": "none", "wind": "calm", "thunder": "none"}:
                     break
-            distances = THUNDERS[named["thunder"]]
-            near, far = THUNDERS["near"], THUNDERS["far"]
-            share = float(rng.random())
-            assert near is not None and far is not None
-            low, high = distances if distances is not None else near
             return WeatherParameters(
                 controls,
                 **named,
                 gust_phases=tuple(rng.uniform(0, 2 * math.pi, 3).tolist()),
                 flash_seconds=float(rng.uniform(0.06, 0.3)) * min(config.seconds, 2.5),
-                distance_metres=low + (high - low) * share,
+                distance_share=float(rng.random()),
                 lightning_x=float(rng.uniform(0.12, 0.88)),
                 kinks=tuple(rng.uniform(-0.13, 0.13, _KINKS).tolist()),
                 drops_seed=int(rng.integers(1 << 31)),
@@ -137,11 +147,8 @@ class WeatherScene:
         for name, choices in _CHOICES.items():
             check_choice(name, changes.get(name, getattr(drawn, name)), choices)
         result = replace(drawn, controls=controls, **changes)
-        span = THUNDERS[result.thunder]
-        if span is not None and "distance_metres" not in changes and result.thunder != drawn.thunder:
-            share = (drawn.distance_metres / 1000) % 1.0
-            result = replace(result, distance_metres=span[0] + (span[1] - span[0]) * share)
-        check_range("distance_metres", result.distance_metres, 10.0, 3000.0)
+        if result.distance_metres is not None:
+            check_range("distance_metres", result.distance_metres, 10.0, 3000.0)
         check_range("flash_seconds", result.flash_seconds, 0.0)
         check_range("lightning_x", result.lightning_x, 0.0, 1.0)
         return result
@@ -167,23 +174,23 @@ class WeatherScene:
         drift = 0.05 * (0.1 + world.gusts.mean) * seconds
         layers = cloud_layers(width, overcast, drift)
         for strike in world.strikes:
-            layers += lightning_layers(strike, parameters.kinks, width, seconds)
+            layers += lightning_layers(strike, parameters.kinks, seconds)
         for (x, foot, tall), color in sorted(
             zip(tree_places(width), LEAVES, strict=True), key=lambda tree: tree[0][1]
         ):
             layers += tree_layers(x, foot, tall, color, gust)
-        layers.append(grass_layer(width, gust))
+        layers.append(grass_layer(width, height, gust))
         if parameters.rain != "none":
             layers.append(rain_layer(world.near, world.far, seconds))
         if world.strikes:
-            layers.append(flash_layer(list(world.strikes), width, height, seconds))
+            layers.append(flash_layer(world.strikes, seconds))
         return Picture(meadow(overcast), layers)
 
     def sound(
         self, config: ToyboxConfig, parameters: WeatherParameters, world: Weather, rng: np.random.Generator
     ) -> np.ndarray:
         shape = (config.channels, config.samples, config.sample_rate)
-        gain = LEVEL_GAIN[parameters.controls.ambience_level]
+        gain = math.sqrt(LEVEL_GAIN[parameters.controls.ambience_level])  # rain and wind have own levels
         gust = _gust_of_samples(world.gusts, config.samples, config.sample_rate)
         audio = wind_roar(rng, gain * gust, *shape)
         if parameters.rain != "none":
@@ -361,12 +368,12 @@ def _strikes(
     if parameters.thunder == "none":
         return ()
     width = config.world_size[0]
-    strikes = [Strike(parameters.flash_seconds, parameters.distance_metres, parameters.lightning_x * width)]
+    strikes = [Strike(parameters.flash_seconds, parameters.metres, parameters.lightning_x * width)]
     while True:
         flash = strikes[-1].flash_seconds + float(rng.uniform(*STRIKE_GAP_SECONDS))
         if flash >= config.seconds:
             return tuple(strikes)
-        metres = parameters.distance_metres * float(rng.uniform(0.85, 1.15))
+        metres = parameters.metres * float(rng.uniform(0.85, 1.15))
         strikes.append(Strike(flash, metres, float(rng.uniform(0.12, 0.88)) * width))
 
 

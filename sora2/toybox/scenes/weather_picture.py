@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sora2.toybox.backdrops import blend, over
@@ -16,7 +18,7 @@ LEAVES: tuple[Color, Color] = ((46, 140, 70), (104, 158, 48))
 TRUNK_COLOR, GRASS_COLOR, CLOUD_COLOR = (116, 78, 50), (64, 158, 66), (196, 202, 210)
 #: (x as a share of the width, foot y, height) of the trees.
 TREES = ((0.27, 0.76, 0.46), (0.74, 0.68, 0.32))
-GRASS_FOOT, GRASS_HEIGHT = 1.02, 0.17
+GRASS_HEIGHT = 0.17
 #: A falling drop is drawn as long as it falls in this time; a splash lasts this long.
 SHUTTER_SECONDS, SPLASH_SECONDS = 0.03, 0.14
 
@@ -75,9 +77,9 @@ def tree_layers(x: float, foot: float, height: float, color: Color, sway: np.nda
     ]
 
 
-def grass_layer(width: float, sway: np.ndarray) -> Layer:
+def grass_layer(width: float, height: float, sway: np.ndarray) -> Layer:
     """A row of blades along the lower edge, all leaning with the gust (T,)."""
-    return Layer(_grass(width / 2 + 0.35, sway), GRASS_COLOR, x=width / 2, y=GRASS_FOOT, outline=0.0)
+    return Layer(_grass(width / 2 + 0.35, sway), GRASS_COLOR, x=width / 2, y=height + 0.02, outline=0.0)
 
 
 def _grass(half_width: float, sway: PerFrame) -> Shape:
@@ -119,9 +121,7 @@ def cloud_layers(width: float, overcast: bool, drift: np.ndarray) -> list[Layer]
     ]
 
 
-def lightning_layers(
-    strike: Strike, kinks: tuple[float, ...], width: float, seconds: np.ndarray
-) -> list[Layer]:
+def lightning_layers(strike: Strike, kinks: tuple[float, ...], seconds: np.ndarray) -> list[Layer]:
     """The bolt; far lightning is thinner. `kinks` are its sideways turns from the cloud down."""
     scale = 1.0 if strike.distance_metres < 180 else 0.55
     light = strike.light(seconds)
@@ -132,7 +132,7 @@ def lightning_layers(
     return [Layer(union(*parts), (255, 250, 225), x=strike.x, y=HORIZON, opacity=visible, material="glow")]
 
 
-def flash_layer(strikes: list[Strike], width: float, height: float, seconds: np.ndarray) -> Layer:
+def flash_layer(strikes: Sequence[Strike], seconds: np.ndarray) -> Layer:
     """The sky's light over the whole picture; near lightning is brighter."""
     light = np.zeros(seconds.shape)
     for strike in strikes:

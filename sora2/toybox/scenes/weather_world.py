@@ -34,9 +34,7 @@ RAINS: Mapping[str, RainLevel] = MappingProxyType(
 #: Mean strength of the gusts: scales roar and sway.
 WINDS: Mapping[str, float] = MappingProxyType({"calm": 0.05, "breeze": 0.35, "storm": 0.9})
 #: Metres to the lightning, and seconds between strikes in a long clip.
-THUNDERS: Mapping[str, tuple[float, float] | None] = MappingProxyType(
-    {"none": None, "near": (60.0, 140.0), "far": (220.0, 420.0)}
-)
+THUNDERS: Mapping[str, tuple[float, float]] = MappingProxyType({"near": (60.0, 140.0), "far": (220.0, 420.0)})
 STRIKE_GAP_SECONDS = (4.0, 8.0)
 #: How fast the gusts change at each pacing.
 GUST_PACES: Mapping[str, float] = MappingProxyType({"slow": 0.6, "normal": 1.0, "fast": 1.6})
