@@ -14,15 +14,20 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from sora2.toybox.speech.backend import SpeechError
+from sora2.toybox.speech.words import VOCABULARY
 
 #: Whisper's own rate.
 SAMPLE_RATE = 16000
 
 
 class WordRecogniser:
-    """Free transcription: nothing tells the model which words there are."""
+    """Whisper, told beforehand which words there are, as one tells a person whom one asks.
 
-    def __init__(self, model: Path, threads: int = 1) -> None:
+    Single short words are hard for a model of sentences; with the list they are not. `vocabulary` empty gives
+    free transcription.
+    """
+
+    def __init__(self, model: Path, vocabulary: Sequence[str] = VOCABULARY, threads: int = 1) -> None:
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
@@ -31,6 +36,7 @@ class WordRecogniser:
             ) from error
         if not (Path(model) / "model.bin").is_file():
             raise SpeechError(f"{model} holds no model.bin: give the folder of a CTranslate2 Whisper model")
+        self._prompt = ", ".join(sorted(vocabulary)) + "." if vocabulary else None
         self._model = WhisperModel(str(model), device="cpu", compute_type="int8", cpu_threads=threads)
 
     def words(self, audio: np.ndarray, sample_rate: int) -> list[str]:
@@ -42,8 +48,10 @@ class WordRecogniser:
         segments, _ = self._model.transcribe(
             mono.astype(np.float32),
             language="en",
-            beam_size=5,
+            beam_size=1,
             temperature=0.0,
+            initial_prompt=self._prompt,
+            max_new_tokens=32,
             condition_on_previous_text=False,
             without_timestamps=True,
         )
