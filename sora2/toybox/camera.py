@@ -69,15 +69,27 @@ class Camera:
 
 @dataclass(frozen=True)
 class CameraMove:
-    """A way of moving. Whatever it does, the whole world box 0..width, 0..height stays in the picture."""
+    """A way of moving. Unframed, the whole world box 0..width, 0..height stays in the picture."""
 
     kind: str = "static"
     pacing: str = "normal"
     direction: float = 1.0  # -1 or 1: first to the left or right, in or out
     phases: tuple[float, ...] = (0.0,) * 6  # of the shake
+    #: Framing: the share of the picture's size by which the middle is moved, and what all zooms are multiplied by.
+    offset: tuple[float, float] = (0.0, 0.0)
+    closeness: float = 1.0
 
     def at(self, config: ToyboxConfig, seconds: np.ndarray) -> Camera:
         """The camera at `seconds` (T,)."""
+        camera = self._unframed(config, seconds)
+        width, height = config.world_size
+        return Camera(
+            camera.x + self.offset[0] * width,
+            camera.y + self.offset[1] * height,
+            camera.zoom * self.closeness,
+        )
+
+    def _unframed(self, config: ToyboxConfig, seconds: np.ndarray) -> Camera:
         check_choice("camera", self.kind, CAMERAS)
         width, height = config.world_size
         x, y = width / 2, height / 2

@@ -135,7 +135,7 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 #: The scenes of the whole world. Clip i shows scene i mod their number.
-WHOLE_SCENES = ("bounce", "occlude", "cradle", "pendulum", "strike", "talk", "weather", "street")
+WHOLE_SCENES = ("bounce", "occlude", "cradle", "pendulum", "strike", "talk", "weather", "street", "story")
 
 
 def whole_world(**changes: Any) -> ToyboxConfig:

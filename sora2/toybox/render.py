@@ -27,7 +27,7 @@ CHUNK_PIXELS = 1 << 19
 SHADOW_DEPTH = 6 / 64
 
 
-def render(
+def film(
     config: ToyboxConfig,
     look: Look,
     move: CameraMove,

@@ -67,14 +67,16 @@ No caches without a bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from sora2.toybox.camera import Camera, CameraMove
 from sora2.toybox.captions import Phrases
 from sora2.toybox.config import ToyboxConfig, ToyboxError
 from sora2.toybox.controls import CHOICES, Controls
 from sora2.toybox.layers import Picture
+from sora2.toybox.styles import Look
 
 #: The splits that every scene has.
 EVERYDAY_SPLITS = ("train", "validation", "test", "test_compositional")
@@ -132,6 +134,17 @@ class Scene(Protocol):
 
     def phrases(self, truth: dict[str, Any], rng: np.random.Generator) -> Phrases:
         """The scene in words; `rng` picks among paraphrases."""
+        ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A scene made of shots of others, each with its own backdrop and framing: it films itself."""
+
+    def film(
+        self, config: ToyboxConfig, parameters: Any, world: Any, look: Look, move: CameraMove
+    ) -> tuple[np.ndarray, Camera]:
+        """(T, H, W, 3) uint8 pictures, and the camera that took them."""
         ...
 
 

@@ -14,8 +14,8 @@ from sora2.toybox.captions import compose, is_unusual
 from sora2.toybox.config import ToyboxConfig, ToyboxError
 from sora2.toybox.controls import CHOICES, Controls
 from sora2.toybox.randomness import pick, stream
-from sora2.toybox.render import render
-from sora2.toybox.scene import Scene, get_scene
+from sora2.toybox.render import film
+from sora2.toybox.scene import Composite, Scene, get_scene
 from sora2.toybox.sound import ambience, limit
 from sora2.toybox.styles import VARIANTS, Look
 from sora2.types import Clip
@@ -68,9 +68,18 @@ class Toybox:
         controls: Controls = parameters.controls
         world = scene.simulate(config, parameters)
         look, move = draw_look(config, name, index, controls)
-        video = film(config, scene, parameters, world, look, move)
+        if isinstance(scene, Composite):
+            video, camera = scene.film(config, parameters, world, look, move)
+        else:
+            video = film(
+                config,
+                look,
+                move,
+                lambda seconds: scene.picture(config, parameters, world, seconds),
+                config.frame_seconds,
+            )
+            camera = move.at(config, config.frame_seconds)
         audio = mix(config, scene, index, parameters, world)
-        camera = move.at(config, config.frame_seconds)
         key = f"{name}-{config.split}-{index:09d}"
         truth = {
             "scene": name,
@@ -112,19 +121,6 @@ def draw_look(config: ToyboxConfig, name: str, index: int, controls: Controls) -
     rng = stream(config.seed, config.split, name, index, "look")
     variant = int(rng.integers(VARIANTS))
     return Look(controls.style, controls.light, variant), draw_move(controls.camera, controls.pacing, rng)
-
-
-def film(
-    config: ToyboxConfig, scene: Scene, parameters: Any, world: Any, look: Look, move: CameraMove
-) -> np.ndarray:
-    """(T, H, W, 3) uint8 pictures of a scene's world."""
-    return render(
-        config,
-        look,
-        move,
-        lambda seconds: scene.picture(config, parameters, world, seconds),
-        config.frame_seconds,
-    )
 
 
 def mix(config: ToyboxConfig, scene: Scene, index: int, parameters: Any, world: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from sora2.toybox import CAMERAS, LIGHTS, STYLES, Toybox, clip_from_spec, whole_world
 from sora2.toybox.camera import CameraMove
 from sora2.toybox.layers import Backdrop, Layer, Picture
-from sora2.toybox.render import render
+from sora2.toybox.render import film
 from sora2.toybox.shapes import box, capsule, circle, ellipse, half_plane, polygon, smooth_union
 from sora2.toybox.styles import Look
 
@@ -77,7 +77,7 @@ def paint_grey(x, y, pixel, palette):
 def picture_of(shape, **layer):
     config = whole_world(frames=1)
     still = Picture(Backdrop(paint_grey), [Layer(shape, (0, 0, 0), x=0.5, y=0.5, outline=0.0, **layer)])
-    frame = render(config, Look("cartoon"), CameraMove(), lambda seconds: still, np.zeros(1))[0]
+    frame = film(config, Look("cartoon"), CameraMove(), lambda seconds: still, np.zeros(1))[0]
     return 1 - frame[..., 0].astype(float) / 200  # coverage
 
 
