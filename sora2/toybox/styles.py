@@ -235,7 +235,7 @@ def _mix(keep: float, tint: tuple[float, float, float]) -> np.ndarray:
     )
 
 
-_MOODY = _mix(0.62, (0.72, 0.96, 1.22)) * np.array([[0.86], [0.95], [1.10]], np.float32)
+_MOODY = _mix(0.62, (0.72, 0.96, 1.22)) * np.array([[1.02], [1.12], [1.28]], np.float32)
 _PAINTERLY = _mix(1.22, (1.0, 1.0, 1.0)) * np.array([[1.03], [1.0], [0.93]], np.float32)
 
 

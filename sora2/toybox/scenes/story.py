@@ -7,6 +7,7 @@ lost. Style, light and pacing are the story's; framings change from shot to shot
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +69,7 @@ class Story:
 
     name: str
     splits = (*EVERYDAY_SPLITS, "cameo")
-    held_out = ()  # the strands' scenes hold out theirs
+    held_out: tuple[dict[str, str], ...] = ()  # the strands' scenes hold out theirs
 
     def sample(self, config: ToyboxConfig, index: int, overrides: dict[str, Any]) -> StoryParameters:
         if config.frames < 2 * SHORTEST_SHOT_FRAMES:
@@ -146,23 +147,15 @@ class Story:
         frames = np.empty((config.frames, config.height, config.width, 3), np.uint8)
         paths = np.empty((3, config.frames))
         for shot in parameters.shots:
-            scene, own = (
-                get_scene(parameters.scenes[shot.strand]),
-                strand_config(config, parameters.shots, shot.strand),
-            )
-            strand, state = parameters.strands[shot.strand], world[shot.strand]
+            own = strand_config(config, parameters.shots, shot.strand)
             seconds = np.arange(shot.strand_first, shot.strand_first + shot.last - shot.first) / config.fps
             offset, closeness = FRAMINGS[shot.framing]
             framed = replace(move, offset=offset, closeness=closeness)
-            frames[shot.first : shot.last] = film(
-                own,
-                look,
-                framed,
-                lambda at, scene=scene, own=own, strand=strand, state=state: scene.picture(
-                    own, strand, state, at
-                ),
-                seconds,
+            scene = get_scene(parameters.scenes[shot.strand])
+            picture_at = functools.partial(
+                scene.picture, own, parameters.strands[shot.strand], world[shot.strand]
             )
+            frames[shot.first : shot.last] = film(own, look, framed, picture_at, seconds)
             camera = framed.at(config, seconds)
             paths[:, shot.first : shot.last] = [
                 np.broadcast_to(path, seconds.size) for path in (camera.x, camera.y, camera.zoom)
@@ -190,7 +183,7 @@ class Story:
         return audio
 
     def truth(self, config: ToyboxConfig, parameters: StoryParameters, world: Any) -> dict[str, Any]:
-        strands = []
+        strands: list[dict[str, Any]] = []
         for k, name in enumerate(parameters.scenes):
             own = strand_config(config, parameters.shots, k)
             truth = get_scene(name).truth(own, parameters.strands[k], world[k])
@@ -200,7 +193,8 @@ class Story:
                 | controls.names()
                 | truth
             )
-        shots, events = [], []
+        shots: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         for number, shot in enumerate(parameters.shots):
             shift = (shot.first - shot.strand_first) / config.fps
             begin, end = shot.first / config.fps, shot.last / config.fps
@@ -250,7 +244,7 @@ class Story:
     def phrases(self, truth: dict[str, Any], rng: np.random.Generator) -> Phrases:
         told: list[Phrases] = [get_scene(strand["scene"]).phrases(strand, rng) for strand in truth["strands"]]
         count = {2: "two", 3: "three", 4: "four"}[len(truth["shots"])]
-        name = str(pick(rng, (f"a story in {count} shots", f"{count} shots")))
+        name = str(pick(rng, (f"a story in {count} shots", f"a sequence of {count} shots")))
         briefs = [f"{phrase.subject} {phrase.action}" for phrase in told]
         details = []
         seen: set[int] = set()
