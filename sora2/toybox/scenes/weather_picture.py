@@ -18,7 +18,7 @@ LEAVES: tuple[Color, Color] = ((46, 140, 70), (104, 158, 48))
 TRUNK_COLOR, GRASS_COLOR, CLOUD_COLOR = (116, 78, 50), (64, 158, 66), (196, 202, 210)
 #: (x as a share of the width, foot y, height) of the trees.
 TREES = ((0.27, 0.76, 0.46), (0.74, 0.68, 0.32))
-GRASS_HEIGHT = 0.17
+GRASS_HEIGHT, BLADE_PITCH = 0.17, 1 / 16
 #: A falling drop is drawn as long as it falls in this time; a splash lasts this long.
 SHUTTER_SECONDS, SPLASH_SECONDS = 0.03, 0.14
 
@@ -59,8 +59,16 @@ def tip(foot: float, height: float, sway: np.ndarray) -> tuple[np.ndarray, np.nd
 def tree_layers(x: float, foot: float, height: float, color: Color, sway: np.ndarray) -> list[Layer]:
     """Trunk and crown of one tree; `sway` (T,) is the strength of the gust."""
     dx, y = tip(foot, height, sway)
+    half_reach, half_dx = (
+        0.33 * height,
+        dx / 2,
+    )  # the middle of the trunk is the layer's place: a small window
     trunk = Layer(
-        capsule(0.0, 0.0, dx, y - foot, 0.034 * height / 0.46), TRUNK_COLOR, x=x, y=foot, outline=0.012
+        capsule(-half_dx, half_reach, half_dx, y - foot + half_reach, 0.034 * height / 0.46),
+        TRUNK_COLOR,
+        x=x + half_dx,
+        y=foot - half_reach,
+        outline=0.012,
     )
     r = 0.25 * height
     crown = union(
@@ -79,26 +87,34 @@ def tree_layers(x: float, foot: float, height: float, color: Color, sway: np.nda
 
 def grass_layer(width: float, height: float, sway: np.ndarray) -> Layer:
     """A row of blades along the lower edge, all leaning with the gust (T,)."""
-    return Layer(_grass(width / 2 + 0.35, sway), GRASS_COLOR, x=width / 2, y=height + 0.02, outline=0.0)
+    middle = height + 0.02 - GRASS_HEIGHT / 2
+    return Layer(_grass(width / 2 + 0.35, sway), GRASS_COLOR, x=width / 2, y=middle, outline=0.0)
 
 
 def _grass(half_width: float, sway: PerFrame) -> Shape:
-    lean = column(np.asarray(sway) * SWAY)
-    pitch = np.float32(1 / 16)
+    """Blades of different heights side by side, in two rows; their feet are `GRASS_HEIGHT` / 2 below the origin."""
+    lean = column(np.asarray(sway) * (SWAY * GRASS_HEIGHT / BLADE_PITCH))
+    pitch = np.float32(BLADE_PITCH)
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        up = np.maximum(-v, 0) / np.float32(GRASS_HEIGHT)  # 0 at the foot, 1 at the highest tip
-        foot = (u - lean * (up * up) * np.float32(GRASS_HEIGHT)) / pitch
-        nearest = np.full(np.broadcast_shapes(foot.shape, up.shape), 1e3, np.float32)
+        up = np.float32(0.5) - v / np.float32(GRASS_HEIGHT)  # 0 at the foot, 1 at the highest tip
+        above = np.maximum(up, 0)
+        foot = u / pitch - lean * (above * above)  # (T, h, w) in blades
+        nearest = None
         for row, shift in enumerate((0.0, 0.5)):
-            cell = np.floor(foot + np.float32(shift))
-            tall = 0.72 + 0.28 * np.sin(cell * np.float32(12.9 + 5 * row) + np.float32(row))
-            side = np.abs(foot + np.float32(shift) - cell - np.float32(0.5))
-            blade = (side - np.float32(0.52) * (1 - up / tall)) * pitch
-            nearest = np.minimum(nearest, blade)
-        return np.maximum(nearest, -v - np.float32(GRASS_HEIGHT))
+            place = foot + np.float32(shift)
+            cell = np.floor(place)
+            tall = np.sin(cell * np.float32(12.9 + 5 * row) + np.float32(row))
+            tall *= np.float32(0.28)
+            tall += np.float32(0.72)
+            place -= cell
+            place -= np.float32(0.5)
+            blade = np.abs(place, out=place)
+            blade += np.float32(0.52) * above / tall
+            nearest = blade if nearest is None else np.minimum(nearest, blade, out=nearest)
+        return (nearest - np.float32(0.52)) * pitch
 
-    return Shape(distance, (half_width, GRASS_HEIGHT + 0.05), length(sway))
+    return Shape(distance, (half_width, GRASS_HEIGHT / 2), length(sway))
 
 
 def cloud_layers(width: float, overcast: bool, drift: np.ndarray) -> list[Layer]:
