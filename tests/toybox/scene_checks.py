@@ -13,7 +13,7 @@ import torch
 from sora2.toybox import Toybox, attributes, mentions, whole_world
 from sora2.toybox.scene import get_scene, met_combinations
 
-_SCENES, _INDEX = ("strike", "street", "weather"), 3
+_SCENES, _INDEX = ("bounce", "cradle", "occlude", "pendulum", "story", "strike", "street", "weather"), 3
 _DIGESTS = (
     "import sys; sys.path.insert(0, sys.argv[1]); from scene_checks import _SCENES, digest;"
     "print(*(digest(scene) for scene in _SCENES))"
