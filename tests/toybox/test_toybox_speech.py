@@ -355,4 +355,4 @@ def test_an_independent_recogniser_understands_the_vocabulary(capsys):
         print("recognised, by voice:", [round(rate, 3) for rate in rates], "mean", np.mean(rates).round(3))
         print("played backwards:", backwards, "of", 6 * 8)
     assert np.mean(rates) > 0.95 and min(rates) > 0.9
-    assert backwards <= 5
+    assert backwards < 0.25 * 6 * 8  # the list of words alone does not make it hear them

@@ -23,7 +23,22 @@ FLOOR = 0.9
 
 @register_scene("talk")
 class Talk:
-    """Words are placed on samples; mouth, nods, sound and truth share those times."""
+    """Words are placed on samples; mouth, nods, sound and truth share those times.
+
+    Truth, beside what all scenes have:
+
+    - identity: the fields of `Identity`, held_out, number; in `cameo` also take and role (enrolment or target);
+    - voice: backend, number (0 to 7, the speaker), pitch (0 low, 1 middle, 2 high), words_per_minute;
+    - words: what is said, in order; complete: False when the clip is too short for its only word and cuts it off;
+    - expression, gaze, background, shirt (names);
+    - head: per frame x, y of its middle and turn (how far its features move sideways), half_width, half_height;
+      mouth: per frame x, y of its middle, opening (its height) and half_width; all in world units;
+    - eyes_open: per frame, 0 shut to 1 open;
+    - phonemes: phoneme (IPA), start_seconds, end_seconds; they tile each word;
+    - events: kind "word", word, onset_seconds (exactly a sample), end_seconds, level (peak amplitude before
+      panning), pan. A clip long enough says its words again after a pause;
+    - held_out: the held-out combinations that the clip has (none in train, validation and test).
+    """
 
     name: str
     splits = (*EVERYDAY_SPLITS, "cameo")

@@ -88,6 +88,19 @@ def mirrored(shape: Shape, apart: float) -> Shape:
     return Shape(distance, (shape.extent[0] + apart, shape.extent[1]), shape.frames)
 
 
+def between(shape: Shape, top: float, bottom: float) -> tuple[Shape, float]:
+    """The part of the shape from v = top to bottom, about its own middle, and v of that middle.
+
+    No more than that part is evaluated.
+    """
+    middle, half = np.float32((top + bottom) / 2), np.float32((bottom - top) / 2)
+
+    def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.maximum(shape.distance(u, v + middle), np.abs(v) - half)
+
+    return Shape(distance, (shape.extent[0], float(half)), shape.frames), float(middle)
+
+
 def bent(shape: Shape, lift: float, half_width: np.ndarray) -> Shape:
     """The shape with its ends, at `half_width`, lifted by `lift`; the middle stays."""
     bend = column(lift / np.asarray(half_width) ** 2)
@@ -122,7 +135,7 @@ def face_layers(
 ) -> list[Layer]:
     """All layers, back to front: `head` is x, y, turn (T,); `eyes` how open (T,); `mouth` opening, half width."""
     x, y, turn = head
-    wide = head_sizes(who)[0]
+    wide, tall = head_sizes(who)
     skin = SKINS[who.skin]
     shape = head_shape(who)
     ears = mirrored(ellipse(0.04, 0.06), wide)
@@ -136,9 +149,10 @@ def face_layers(
         soft=0.012,
         name="nose",
     )
+    skull, middle = _below_hat(who, union(shape, ears), -tall, tall)
     parts = [  # features move further than the outline when the head turns
         *_hair_behind(who, shape),
-        Layer(_below_hat(who, union(shape, ears)), skin, surface="dome", name="head"),
+        Layer(skull, skin, y=middle, surface="dome", name="head"),
         *_eyes(who, expression, gaze, turn, eyes),
         nose,
         *_mouth(who, expression, turn, mouth),
@@ -152,9 +166,9 @@ def face_layers(
     return [*_body(skin, shirt, rest_x), *placed]
 
 
-def _below_hat(who: Identity, shape: Shape) -> Shape:
-    """What a hat leaves of the shape."""
-    return shape if who.hat == "none" else shape & half_plane(0, -1, -HAT_Y)
+def _below_hat(who: Identity, shape: Shape, top: float, bottom: float) -> tuple[Shape, float]:
+    """What a hat leaves of a shape that lies between top and bottom."""
+    return between(shape, top if who.hat == "none" else HAT_Y, bottom)
 
 
 def _mixed(first: Color, second: Color, share: float) -> Color:
@@ -234,28 +248,34 @@ def _hair_behind(who: Identity, head: Shape) -> list[Layer]:
     color = HAIRS[who.hair_color]
     if who.hair == "long":
         shape = union(head.grown(0.045), box(wide + 0.045, 0.24, 0.10).at(0.0, 0.16))
+        top, bottom = -tall - 0.045, 0.40
     elif who.hair == "curly":
         curls = [
             circle(0.10).at(float(0.98 * wide * np.cos(a)), float(-0.05 + 0.92 * tall * np.sin(a)))
             for a in np.linspace(0.92 * np.pi, 2.08 * np.pi, 9)
         ]
         shape = union(*curls)
+        top, bottom = -0.15 - 0.92 * tall, 0.13
     elif who.hair == "bun" and who.hat == "none":
-        shape = union(head.grown(0.02) & half_plane(0, 1, 0.02), circle(0.10).at(0.0, -tall - 0.05))
+        shape = union(head.grown(0.02), circle(0.10).at(0.0, -tall - 0.05))
+        top, bottom = -tall - 0.15, 0.02
     elif who.hair == "bun":  # a hat pushes it to the side
-        shape = union(head.grown(0.02) & half_plane(0, 1, 0.03), circle(0.085).at(wide + 0.02, 0.16))
+        shape = union(head.grown(0.02) & half_plane(0, 1, 0.03), circle(0.09).at(0.88 * wide, 0.14))
+        top, bottom = HAT_Y, 0.23
     elif who.hair == "short":
-        shape = head.grown(0.024) & half_plane(0, 1, 0.03)
+        shape = head.grown(0.024)
+        top, bottom = -tall - 0.024, 0.03
     else:
         return []
-    return [Layer(_below_hat(who, shape), color, surface="dome", name="hair behind")]
+    shape, middle = _below_hat(who, shape, top, bottom)
+    return [Layer(shape, color, y=middle, surface="dome", name="hair behind")]
 
 
 def _hair_before(who: Identity, head: Shape, turn: np.ndarray) -> list[Layer]:
     if who.hair == "bald" or who.hat != "none":
         return []
     wide, tall = head_sizes(who)
-    over = head.grown(0.022)
+    over, top = head.grown(0.022), -tall - 0.022
     if who.hair == "curly":
         shape = union(
             *(
@@ -263,29 +283,18 @@ def _hair_before(who: Identity, head: Shape, turn: np.ndarray) -> list[Layer]:
                 for a in np.linspace(1.08 * np.pi, 1.92 * np.pi, 6)
             )
         )
+        top, bottom = -0.105 - 0.82 * tall, 0.0
     elif who.hair == "long":  # parted in the middle
         forehead = mirrored(ellipse(0.55 * wide, 0.9 * tall), 0.38 * wide).at(0.0, 0.62 * tall)
-        shape = (over - forehead) & half_plane(0, 1, 0.0)
+        shape, bottom = over - forehead, 0.0
     elif who.hair == "bun":  # combed back
-        shape = (over - ellipse(0.98 * wide, 1.05 * tall).at(0.0, 0.36 * tall)) & half_plane(0, 1, -0.06)
+        shape, bottom = over - ellipse(0.98 * wide, 1.05 * tall).at(0.0, 0.36 * tall), -0.06
     else:  # parted on one side
-        shape = (over - ellipse(1.02 * wide, 0.95 * tall).at(0.12 * wide, 0.50 * tall)) & half_plane(
-            0, 1, -0.05
-        )
-    if who.hair != "curly":  # all lies in the upper half: evaluate no more than that
-        shape = _upper(shape, tall + 0.03)
-    top = 0.0 if who.hair == "curly" else -(tall + 0.03) / 2
+        shape, bottom = over - ellipse(1.02 * wide, 0.95 * tall).at(0.12 * wide, 0.50 * tall), -0.05
+    shape, middle = between(shape, top, bottom)
     return [
-        Layer(shape, HAIRS[who.hair_color], x=0.3 * turn, y=top, surface="bevel", bevel=0.04, name="hair")
+        Layer(shape, HAIRS[who.hair_color], x=0.3 * turn, y=middle, surface="bevel", bevel=0.04, name="hair")
     ]
-
-
-def _upper(shape: Shape, height: float) -> Shape:
-    """A shape that lies in the `height` above the origin, with the origin moved to the middle of that."""
-    half = np.float32(height / 2)
-    return Shape(
-        lambda u, v: shape.distance(u, v - half), (shape.extent[0], height / 2 + 0.002), shape.frames
-    )
 
 
 def _hat(who: Identity, wide: float, turn: np.ndarray) -> list[Layer]:
@@ -294,17 +303,17 @@ def _hat(who: Identity, wide: float, turn: np.ndarray) -> list[Layer]:
     color = HATS[who.hat]
     dark = _mixed(color, (0, 0, 0), 0.3)
     if who.hat == "cap":
-        crown = ellipse(wide + 0.03, 0.19) & half_plane(0, 1, 0.0)
+        crown, middle = between(ellipse(wide + 0.03, 0.19), -0.19, 0.0)
         visor = ellipse(wide * 0.86, 0.042)
         return [
-            Layer(crown, color, y=HAT_Y, surface="bevel", bevel=0.06, name="cap"),
+            Layer(crown, color, y=HAT_Y + middle, surface="bevel", bevel=0.06, name="cap"),
             Layer(visor, dark, x=2.2 * turn, y=HAT_Y + 0.008, lift=0.02, name="visor"),
         ]
     if who.hat == "beanie":
-        crown = ellipse(wide + 0.035, 0.24) & half_plane(0, 1, 0.0)
+        crown, middle = between(ellipse(wide + 0.035, 0.24), -0.24, 0.0)
         band = box(wide + 0.035, 0.042, 0.03)
         return [
-            Layer(crown, color, y=HAT_Y, surface="bevel", bevel=0.07, name="beanie"),
+            Layer(crown, color, y=HAT_Y + middle, surface="bevel", bevel=0.07, name="beanie"),
             Layer(band, dark, y=HAT_Y, surface="bevel", bevel=0.03, name="band"),
         ]
     crown = box(0.19, 0.13, 0.06)
