@@ -12,8 +12,8 @@ from sora2.toybox.engine import ENGINES, engine_sound, horn_sound, rolling_noise
 from sora2.toybox.scenes.street_traffic import Vehicle
 
 #: Root mean square, before panning, of each kind at `REFERENCE_METRES`; the horn's amplitude there.
-LOUDNESS: Mapping[str, float] = MappingProxyType({"car": 0.20, "truck": 0.27, "motorbike": 0.24})
-HORN_LOUDNESS, HORN_SECONDS = 0.13, 0.35
+LOUDNESS: Mapping[str, float] = MappingProxyType({"car": 0.16, "truck": 0.21, "motorbike": 0.19})
+HORN_LOUDNESS, HORN_SECONDS = 0.11, 0.35
 REFERENCE_METRES = 10.0
 #: Houses stand between the listener and what is farther along the road: it fades out between these metres.
 FADE_METRES = (110.0, 160.0)
