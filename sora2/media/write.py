@@ -128,7 +128,9 @@ def _video_stream(
 ) -> av.VideoStream:
     _, height, width, _ = clip.video.shape
     rate = exact(clip.fps)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+    # x264's macroblock tree gives other bytes from run to run on small pictures (AVX-512); shards must not differ
+    options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.time_base = 1 / rate
     context = stream.codec_context
