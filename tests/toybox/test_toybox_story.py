@@ -79,6 +79,15 @@ def test_events_lie_in_shots_of_their_strand(place):
         assert shot["strand"] == event["strand"]
 
 
+def test_cuts_fall_between_words():
+    whole = cut = 0
+    for index in range(8):
+        for event in story(index, plot="dialogue").meta["truth"]["events"]:
+            whole += not event["cut_off"]
+            cut += event["cut_off"]
+    assert whole > 12 and cut <= 0.2 * whole
+
+
 def test_impacts_are_heard_at_their_sample_in_every_shot():
     clip = story(4, plot="angles", place="cradle", ambience="silence", camera="static", shots=3)
     truth = clip.meta["truth"]

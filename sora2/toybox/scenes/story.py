@@ -8,6 +8,7 @@ lost. Style, light and pacing are the story's; framings change from shot to shot
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,7 +101,8 @@ class Story:
         if any(name in OWN_AMBIENCE for name in scenes):
             controls = replace(controls, ambience="silence")
         shots = _cut(config.frames, count, len(scenes), plan[1:], framings)
-        strands, indices = self._strands(config, index, controls, scenes, shots)
+        strands, indices, truths = self._strands(config, index, controls, scenes, shots)
+        shots = _between_words(shots, truths, config.fps)
         return StoryParameters(controls, plot, scenes, shots, strands, indices)
 
     def _strands(
@@ -110,24 +112,24 @@ class Story:
         controls: Controls,
         scenes: tuple[str, ...],
         shots: tuple[Shot, ...],
-    ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    ) -> tuple[tuple[Any, ...], tuple[int, ...], list[dict[str, Any]]]:
         """Draw the strands until the split accepts them under the story's controls."""
         commands = {name: value for name, value in controls.names().items() if name != "camera"}
         for attempt in range(MOST_DRAWS):
-            drawn, indices, met = [], [], False
+            drawn, indices, truths = [], [], []
             for k, name in enumerate(scenes):
                 # strands of one scene show different things; people stay the same over the attempts
                 turn = 4_000_004 * k + (0 if name == PEOPLE else attempt * 1_000_003)
                 scene, own = get_scene(name), strand_config(config, shots, k)
                 parameters = scene.sample(own, index + turn, commands)
-                truth = scene.truth(own, parameters, scene.simulate(own, parameters))
-                met = met or bool(truth["held_out"])
+                truths.append(scene.truth(own, parameters, scene.simulate(own, parameters)))
                 drawn.append(parameters)
                 indices.append(index + turn)
+            met = any(truth["held_out"] for truth in truths)
             if config.split == "cameo" or met == (config.split == "test_compositional"):
-                return tuple(drawn), tuple(indices)
+                return tuple(drawn), tuple(indices), truths
             if all(name == PEOPLE for name in scenes):
-                return tuple(drawn), tuple(indices)
+                return tuple(drawn), tuple(indices), truths
         raise ToyboxError(f"split {config.split!r} has no story of {' and '.join(scenes)} under {controls}")
 
     def simulate(self, config: ToyboxConfig, parameters: StoryParameters) -> tuple[Any, ...]:
@@ -202,7 +204,11 @@ class Story:
             for event in strands[shot.strand]["events"]:
                 onset = event["onset_seconds"] + shift
                 if begin <= onset < end:
-                    events.append(event | {"onset_seconds": onset, "shot": number, "strand": shot.strand})
+                    placed = event | {"onset_seconds": onset, "shot": number, "strand": shot.strand}
+                    if "end_seconds" in event:
+                        placed["end_seconds"] = event["end_seconds"] + shift
+                        placed["cut_off"] = placed["end_seconds"] > end + 1e-9
+                    events.append(placed)
         identity = next((strand["identity"] for strand in strands if "identity" in strand), None)
         return {
             "plot": parameters.plot,
@@ -292,5 +298,36 @@ def _cut(frames: int, count: int, strands: int, plan: np.ndarray, framings: list
     return tuple(shots)
 
 
+def _between_words(shots: tuple[Shot, ...], truths: list[dict[str, Any]], fps: float) -> tuple[Shot, ...]:
+    """The same shots with cuts moved, within what each strand shows, to where none of its words is being said."""
+    lengths = [shot.last - shot.first for shot in shots]
+    for strand, truth in enumerate(truths):
+        words = [(e["onset_seconds"], e["end_seconds"]) for e in truth["events"] if "end_seconds" in e]
+        own = [k for k, shot in enumerate(shots) if shot.strand == strand]
+        begin = 0
+        for k, following in itertools.pairwise(own):
+            stop = begin + lengths[k] + lengths[following]
+            free = [
+                frame
+                for frame in range(begin + SHORTEST_SHOT_FRAMES, stop - SHORTEST_SHOT_FRAMES + 1)
+                if not any(start < frame / fps < end for start, end in words)
+            ]
+            if free:
+                wanted = begin + lengths[k]
+                frame = min(free, key=functools.partial(_distance, wanted))
+                lengths[k], lengths[following] = frame - begin, stop - frame
+            begin += lengths[k]
+    moved, first, shown = [], 0, [0] * len(truths)
+    for shot, length in zip(shots, lengths, strict=True):
+        moved.append(replace(shot, first=first, last=first + length, strand_first=shown[shot.strand]))
+        first += length
+        shown[shot.strand] += length
+    return tuple(moved)
+
+
 def _sample(config: ToyboxConfig, frame: int) -> int:
     return min(config.samples, round(frame / config.fps * config.sample_rate))
+
+
+def _distance(a: int, b: int) -> int:
+    return abs(a - b)
