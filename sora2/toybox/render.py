@@ -73,7 +73,11 @@ def compose(config: ToyboxConfig, look: Look, camera: Camera, picture: Picture, 
     while fixed < len(layers) and layers[fixed].frames == 1:
         fixed += 1
     view = View(
-        camera, config.width, config.height, config.pixels_per_unit, lamp(look, config.height, config.width)
+        camera,
+        config.width,
+        config.height,
+        config.pixels_per_unit,
+        lamp(look.style, look.light, config.height, config.width),
     )
     if camera.still:
         still = backdrop_still(config, look, picture.backdrop, camera)[None].copy()
@@ -106,7 +110,7 @@ def backdrop_still(config: ToyboxConfig, look: Look, backdrop: Backdrop, camera:
     )
     left, top = (round(value, 6) for value in corner)
     plate = _plate(backdrop, PALETTE[look.style], left, top, config.width, config.height, scale)
-    gain = lamp(look, config.height, config.width)
+    gain = lamp(look.style, look.light, config.height, config.width)
     lit = plate if gain is None else plate * gain[..., None]
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 

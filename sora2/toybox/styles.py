@@ -191,19 +191,19 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=32)
-def lamp(look: Look, height: int, width: int) -> np.ndarray | None:
+def lamp(style: str, light: str, height: int, width: int) -> np.ndarray | None:
     """(H, W) brightness of the backdrop in lit styles: the lamp's reach and a vignette. None: even light."""
     u, v = _grid(height, width)
-    if look.style == "cinematic":
+    if style == "cinematic":
         cx, cy, spread = {"day": (-0.16, -0.14, 0.62), "dusk": (0.24, 0.0, 0.5), "lamp": (0.0, -0.2, 0.26)}[
-            look.light
+            light
         ]
         pool = 1.12 * np.exp(-((u - cx) ** 2 + (v - cy) ** 2) / spread)
         vignette = 1 / (1 + (2.1 * (u * u + v * v)) ** 2 * 2.2)
         return 0.22 + 0.92 * pool * vignette
-    if look.style == "moody":
+    if style == "moody":
         cx, cy, spread = {"day": (-0.2, -0.1, 0.22), "dusk": (0.28, -0.02, 0.24), "lamp": (0.0, -0.16, 0.14)}[
-            look.light
+            light
         ]
         return 0.10 + 0.52 * np.exp(-((u - cx) ** 2 + (v - cy) ** 2) / spread)
     return None
