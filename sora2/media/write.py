@@ -130,8 +130,9 @@ def _video_stream(
 ) -> av.VideoStream:
     _, height, width, _ = clip.video.shape
     rate = exact(clip.fps)
-    codec = "libx264rgb" if crf == 0 else "libx264"
-    stream = container.add_stream(codec, rate=rate, options={"crf": str(crf), "preset": preset})
+    # x264's macroblock tree gives other bytes from run to run on small pictures (AVX-512); shards must not differ
+    options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+    stream = container.add_stream("libx264rgb" if crf == 0 else "libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "rgb24" if crf == 0 else "yuv420p"
     stream.time_base = 1 / rate
     context = stream.codec_context

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sora2.errors import UserError
+from sora2.toybox.vocabulary import (
+    AMBIENCE_LEVELS,
+    CAMERAS,
+    LIGHTS,
+    OBSTACLES,
+    PACINGS,
+    STYLES,
+)
 
 Number = TypeVar("Number", float, np.ndarray)
 
-#: train, validation and test share one distribution without the held-out combinations; every clip of
-#: `compositional` has at least one held-out combination; `extrapolation` leaves the ranges of speed and
-#: gravity.
-SPLITS = ("train", "validation", "test", "compositional", "extrapolation")
+#: train, validation and test share one distribution without the held-out combinations. Every clip of
+#: `test_compositional` has at least one held-out combination; `test_physics_ood` leaves the ranges of speed and
+#: gravity (scenes with physics only); `cameo` shows identities never seen in the others (scenes with people).
+SPLITS = ("train", "validation", "test", "test_compositional", "test_physics_ood", "cameo")
+#: What `Clip.caption` holds: the label, the sentence, the director's paragraph, or one of them by chance.
+CAPTIONS = ("label", "sentence", "paragraph", "mixed")
 
 
 class ToyboxError(UserError):
@@ -36,7 +48,10 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 
 @dataclass(frozen=True)
 class ToyboxConfig:
-    """Identity (seed, split, scenes) and shape of a family of clips.
+    """Identity (seed, split, scenes), shape, and allowed controls of a family of clips.
+
+    The defaults are the narrow world: balls in an empty box, two styles, a camera that stands still, even
+    light. `whole_world` allows everything.
 
     World coordinates: one unit is the picture's shorter side, x to the right, y **down**, origin at the top
     left corner of the picture. Frame k shows the instant `k / fps`; audio sample n is the instant `n /
@@ -52,18 +67,34 @@ class ToyboxConfig:
     fps: float = 16.0
     sample_rate: int = 16000
     channels: int = 2
+    styles: tuple[str, ...] = ("cartoon", "cinematic")
+    cameras: tuple[str, ...] = ("static",)
+    pacings: tuple[str, ...] = ("normal",)
+    lights: tuple[str, ...] = ("day",)
+    ambience_levels: tuple[str, ...] = ("normal",)
+    obstacles: tuple[str, ...] = ("none",)
+    rolling: bool = False  # balls on the floor roll with friction and are heard; else they glide, silent
+    caption: str = "sentence"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scenes", tuple(self.scenes))
         check_range("seed", self.seed, 0)
         check_choice("split", self.split, SPLITS)
+        check_choice("caption", self.caption, CAPTIONS)
+        object.__setattr__(self, "scenes", tuple(self.scenes))
         if not self.scenes:
             raise ToyboxError("scenes is empty: name at least one scene")
-        check_range("frames", self.frames, 1)
-        check_range("height", self.height, 16)
-        check_range("width", self.width, 16)
-        check_range("fps", self.fps, 1e-3)
-        check_range("sample_rate", self.sample_rate, 4000)
+        for name, choices in _ALLOWED.items():
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            if not values:
+                raise ToyboxError(f"{name} is empty: choose from {', '.join(choices)}")
+            for value in values:
+                check_choice(name, value, choices)
+        check_range("frames", self.frames, 1, 100_000)
+        check_range("height", self.height, 16, 1024)
+        check_range("width", self.width, 16, 1024)
+        check_range("fps", self.fps, 1, 120)
+        check_range("sample_rate", self.sample_rate, 4000, 96_000)
         if self.channels not in (1, 2):
             raise ToyboxError(f"channels={self.channels} must be 1 (mono) or 2 (stereo)")
 
@@ -92,8 +123,36 @@ class ToyboxConfig:
         return np.arange(self.frames) / self.fps
 
 
+_ALLOWED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "styles": STYLES,
+        "cameras": CAMERAS,
+        "pacings": PACINGS,
+        "lights": LIGHTS,
+        "ambience_levels": AMBIENCE_LEVELS,
+        "obstacles": OBSTACLES,
+    }
+)
+
+#: The scenes of the whole world. Clip i shows scene i mod their number.
+WHOLE_SCENES = ("bounce", "occlude", "cradle", "pendulum", "strike", "talk", "weather", "street", "story")
+
+
+def whole_world(**changes: Any) -> ToyboxConfig:
+    """Every scene, style, camera, pacing, light and obstacle; `changes` are fields of `ToyboxConfig`."""
+    everything: dict[str, Any] = dict(_ALLOWED) | {
+        "scenes": WHOLE_SCENES,
+        "rolling": True,
+        "caption": "mixed",
+    }
+    return ToyboxConfig(**(everything | changes))
+
+
 def world_to_pixel(position: Number, pixels_per_unit: float) -> Number:
-    """World coordinate -> pixel index; integer indices are pixel centres, so world 0 is index -0.5."""
+    """World coordinate -> pixel index (integers are pixel centres) under the camera that stands still.
+
+    World 0 is index -0.5. For other cameras see `Camera.to_pixel`.
+    """
     return position * pixels_per_unit - 0.5
 
 

@@ -1,9 +1,4 @@
-"""Shared sound helpers: modal impacts at sub-sample onsets, ambience, panning, and the mix.
-
-An impact is a sum of decaying modes with a short attack, `(1 - exp(-t/attack)) * sum_k a_k exp(-t/decay_k)
-sin(2 pi f_k t)` for t >= 0. The attack splits every mode into two decaying exponentials, so the sound at any
-fractional delay is a linear combination of fixed waves: onsets are exact between samples at no cost.
-"""
+"""Shared sound helpers: impacts of balls, ambience, panning, and the mix."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ import numpy as np
 import scipy.fft
 
 from sora2.toybox.config import check_choice
-from sora2.toybox.vocabulary import AMBIENCES, MATERIALS, SIZES
+from sora2.toybox.modal import ModalVoice, modal_voice
+from sora2.toybox.vocabulary import AMBIENCE_LEVELS, AMBIENCES, MATERIALS, SIZES
 
 #: Amplitude (before panning) of an impact at `REFERENCE_SPEED` world units per second, and the exponent of
 #: its growth.
@@ -26,6 +22,7 @@ SILENT_SPEED = 0.1
 LIMITER_KNEE, LIMITER_CEILING = 0.8, 0.94
 #: Root mean square of the ambiences.
 AMBIENCE_LEVEL = {"silence": 0.0, "rain": 0.022, "wind": 0.035}
+LEVEL_GAIN = {"quiet": 0.45, "normal": 1.0, "loud": 2.2}
 
 
 def impact_level(speed: float) -> float:
@@ -47,57 +44,20 @@ def pan_gains(pan: float, channels: int) -> np.ndarray:
     return np.array([math.cos(angle), math.sin(angle)])
 
 
-@dataclass(frozen=True)
-class ImpactVoice:
-    """The decaying exponentials of one material and size, each as long as it is heard.
-
-    The sum runs over them one by one in plain array arithmetic: the last bits of a matrix product would
-    depend on the number of threads.
-    """
-
-    rates: np.ndarray  # (M,) complex 1/s
-    weights: np.ndarray  # (M,) real, scaled so that the impact peaks at 1
-    waves: tuple[tuple[np.ndarray, np.ndarray], ...]  # M of imaginary and real part (L_m,) float32
-    length: int  # of the longest
-
-    def render(self, delays: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """(E,) seconds from onset to the first sample, (E,) peak amplitudes -> (E, L) float32 waveforms."""
-        coefficients = levels[:, None] * self.weights * np.exp(self.rates * delays[:, None])  # (E, M)
-        real, imaginary = coefficients.real.astype(np.float32), coefficients.imag.astype(np.float32)
-        sound = np.zeros((delays.size, self.length), np.float32)
-        for m, (sine, cosine) in enumerate(self.waves):
-            for event in range(delays.size):  # Im(c * wave)
-                part = sound[event, : sine.size]
-                part += real[event, m] * sine
-                part += imaginary[event, m] * cosine
-        return sound
-
-
 @functools.lru_cache(maxsize=64)
-def impact_voice(material: str, size: str, sample_rate: int, samples: int) -> ImpactVoice:
+def impact_voice(material: str, size: str, sample_rate: int, samples: int) -> ModalVoice:
     """The voice of a ball, at most `samples` long. Modes above 0.45 of the sample rate are left out."""
     check_choice("material", material, tuple(MATERIALS))
     check_choice("size", size, tuple(SIZES))
     spec = MATERIALS[material]
-    rates: list[complex] = []
-    weights: list[float] = []
-    for frequency, amplitude, decay in zip(
-        spec.mode_frequencies(size), spec.amplitudes, spec.decay_seconds, strict=True
-    ):
-        if frequency > 0.45 * sample_rate:
-            continue
-        slow = complex(-1 / decay, 2 * math.pi * frequency)
-        rates += [slow, slow - 1 / spec.attack_seconds]
-        weights += [amplitude, -amplitude]
-    rate, weight = np.array(rates), np.array(weights)
-    fine = np.arange(0, 0.03, 1 / 192000)
-    peak = np.abs((weight[:, None] * np.exp(rate[:, None] * fine)).imag.sum(0)).max()
-    waves = []
-    for each in rate:
-        length = min(samples, math.ceil(-12 / each.real * sample_rate))  # down to -104 dB
-        wave = np.exp(each * (np.arange(length) / sample_rate))
-        waves.append((wave.imag.astype(np.float32), wave.real.astype(np.float32)))
-    return ImpactVoice(rate, weight / peak, tuple(waves), max(sine.size for sine, _ in waves))
+    return modal_voice(
+        spec.mode_frequencies(size),
+        spec.amplitudes,
+        spec.decay_seconds,
+        spec.attack_seconds,
+        sample_rate,
+        samples,
+    )
 
 
 @dataclass(frozen=True)
@@ -130,14 +90,20 @@ def add_impacts(audio: np.ndarray, impacts: list[Impact], sample_rate: int) -> N
 
 
 def ambience(
-    name: str, rng: np.random.Generator, channels: int, samples: int, sample_rate: int
+    name: str,
+    rng: np.random.Generator,
+    channels: int,
+    samples: int,
+    sample_rate: int,
+    level: str = "normal",
 ) -> np.ndarray:
     """(channels, samples) float32 of noise-like background sound with the root mean square of
-    `AMBIENCE_LEVEL`.
+    `AMBIENCE_LEVEL` times `LEVEL_GAIN`.
 
     Rain is a bright steady hiss, wide in stereo; wind a low roar that swells and fades.
     """
     check_choice("ambience", name, AMBIENCES)
+    check_choice("ambience_level", level, AMBIENCE_LEVELS)
     if name == "silence":
         return np.zeros((channels, samples), np.float32)
     size = scipy.fft.next_fast_len(samples, real=True)
@@ -147,7 +113,7 @@ def ambience(
     if channels == 2:  # correlated channels sound like one place, not like two loudspeakers
         noise = np.stack([noise[0] + 0.4 * noise[1], noise[1] + 0.4 * noise[0]])
     noise *= _swell(name, rng, samples, sample_rate)
-    return noise * np.float32(AMBIENCE_LEVEL[name] / math.sqrt(np.mean(np.square(noise)) + 1e-20))
+    return noise * np.float32(AMBIENCE_LEVEL[name] * LEVEL_GAIN[level] / math.sqrt(np.mean(np.square(noise)) + 1e-20))
 
 
 @functools.lru_cache(maxsize=16)

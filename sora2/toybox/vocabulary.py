@@ -85,8 +85,14 @@ MATERIALS: Mapping[str, Material] = MappingProxyType(
 GRAVITIES: Mapping[str, float] = MappingProxyType({"low": 1.5, "normal": 4.0, "high": 9.0})
 
 BACKGROUNDS = ("plain", "striped", "hills")
-STYLES = ("cartoon", "cinematic")
+STYLES = ("cartoon", "painterly", "cinematic", "moody", "pencil")
+CAMERAS = ("static", "pan", "zoom", "shake")
+PACINGS = ("slow", "normal", "fast")
+LIGHTS = ("day", "dusk", "lamp")
 AMBIENCES = ("silence", "rain", "wind")
+AMBIENCE_LEVELS = ("quiet", "normal", "loud")
+#: What may stand in the way of a ball: nothing, round pegs, a ramp in the corner.
+OBSTACLES = ("none", "pegs", "ramp")
 
 #: Combinations that never occur in train, validation and test. A combination of ball attributes is met when
 #: one ball has all of it; a combination of clip attributes when the clip has all of it.

@@ -1,6 +1,7 @@
 """Toybox shards: the same bytes from any number of workers, after any interruption."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from sora2.commands import toybox
+from sora2.commands.train import compose_config
+from sora2.config import ConfigError
 from sora2.data import DataError, RawDataset
-from sora2.toybox import Toybox, ToyboxConfig
+from sora2.media import read_clip
+from sora2.toybox import CAMERAS, LIGHTS, STYLES, Toybox, ToyboxConfig, whole_world
+from sora2.types import ShapeError
 
 SMALL = ["--frames", "5", "--height", "32", "--width", "32", "--shard-size", "3", "--validation-clips", "2"]
 
@@ -85,3 +90,53 @@ def test_a_world_can_grow_but_not_shrink_or_change(whole, tmp_path):
     with pytest.raises(DataError, match="seed: 0 -> 1"):
         run(out, "--clips", "8", "--seed", "1")
     assert contents(out) == contents(whole)
+
+
+def test_the_whole_world_is_a_flag_and_recipes_are_files(tmp_path, capsys):
+    args = toybox.parse(["--out", str(tmp_path), "--recipe", "toybox_s", "--clips", "5"])
+    assert (args.world, args.clips, args.validation_clips) == ("whole", 5, 512)
+    assert toybox.parse(["--out", "x", "--recipe", "toybox_m"]).clips == 200_000
+    config = toybox.world_config(args, "train")
+    assert config == whole_world(split="train")
+    narrow = toybox.world_config(toybox.parse(["--out", "x"]), "test")
+    assert narrow == ToyboxConfig(split="test")
+    with pytest.raises(ConfigError, match=r"there is no .*toybox_xl\.yaml; recipes here: toybox_m, toybox_s"):
+        toybox.parse(["--out", "x", "--recipe", "toybox_xl"])
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("clip: 3\n")
+    with pytest.raises(ConfigError, match="clip is no flag of `sora2 toybox`"):
+        toybox.parse(["--out", "x", "--recipe", str(bad)])
+
+
+def test_the_loader_configs_of_the_sets_compose():
+    for name in ("toybox_s", "toybox_m"):
+        data = compose_config([f"data={name}"]).data
+        assert data["datasets"][0]["path"] == f"data/shards/{name}_latents/train"
+
+
+def test_impossible_shapes_and_splits_are_refused_before_any_work(tmp_path):
+    with pytest.raises(ShapeError, match="frames=32 is not 1"):
+        toybox.main(["--out", str(tmp_path), "--frames", "32"])
+    with pytest.raises(ShapeError, match="height=40 is not a multiple of 16"):
+        toybox.main(["--out", str(tmp_path), "--height", "40"])
+    with pytest.raises(ConfigError, match="--cameo-clips: none of the scenes bounce has this split"):
+        toybox.main(["--out", str(tmp_path), "--cameo-clips", "4"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_do_not_change_the_whole_world(tmp_path):
+    flags = ["--world", "whole", "--clips", "10", "--frames", "13", "--scenes", "bounce", "cradle", "weather"]
+    one = run(tmp_path / "one", *flags)
+    assert contents(run(tmp_path / "two", *flags, "--workers", "2")) == contents(one)
+
+
+def test_the_catalogue_shows_every_style_and_split(tmp_path):
+    flags = ["--frames", "9", "--height", "32", "--width", "32", "--scenes", "occlude"]
+    assert toybox.main(["--catalogue", str(tmp_path), *flags]) == 0
+    page = (tmp_path / "index.html").read_text()
+    for name in (*STYLES, *CAMERAS, *LIGHTS, "test_compositional", "test_physics_ood"):
+        assert name in page
+    for source in re.findall(r'src="([^"]+)"', page):
+        assert (tmp_path / source).stat().st_size > 500
+    clip = read_clip(tmp_path / "scenes-occlude.mp4")
+    assert clip.video.shape[0] == 9 and clip.audio is not None

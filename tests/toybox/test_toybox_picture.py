@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from sora2.toybox import BACKGROUNDS, COLORS, MATERIALS, SIZES, STYLES, clip_from_spec, world_to_pixel
-from sora2.toybox.draw import background
+from sora2.toybox import BACKGROUNDS, COLORS, MATERIALS, SIZES, ToyboxConfig, clip_from_spec, world_to_pixel
+from sora2.toybox.backdrops import room
+from sora2.toybox.camera import CameraMove
+from sora2.toybox.render import backdrop_still
+from sora2.toybox.styles import Look
+
+#: Of the narrow world: plain enough for a threshold. The others are looked at in test_toybox_styles.py.
+STYLES = ToyboxConfig().styles
 
 
 def ball_mask(clip):
@@ -12,7 +18,10 @@ def ball_mask(clip):
     truth = clip.meta["truth"]
     _, height, width, _ = clip.video.shape
     floor = truth["box"][3] * min(height, width)
-    empty = background(truth["background"], truth["style"], height, width, floor).astype(int)
+    config = ToyboxConfig(height=height, width=width)
+    camera = CameraMove().at(config, config.frame_seconds)
+    still = room(truth["background"], truth["box"][3])
+    empty = backdrop_still(config, Look(truth["style"]), still, camera).astype(int)
     change = np.abs(clip.video.numpy().astype(int) - empty).max(-1)
     return change[:, : int(floor)] > 28
 

@@ -130,7 +130,7 @@ def test_ambience(name):
 
 
 def test_no_clip_clips():
-    for split in ("train", "extrapolation"):
+    for split in ("train", "test_physics_ood"):
         for clip in Toybox(ToyboxConfig(split=split, height=16, width=16)).clips(range(150)):
             assert clip.audio.isfinite().all() and clip.audio.abs().max() < 0.95
     loud = np.array([[0.0, 0.5, 0.8, -3.0, 100.0]], np.float32)
