@@ -113,7 +113,9 @@ def ambience(
     if channels == 2:  # correlated channels sound like one place, not like two loudspeakers
         noise = np.stack([noise[0] + 0.4 * noise[1], noise[1] + 0.4 * noise[0]])
     noise *= _swell(name, rng, samples, sample_rate)
-    return noise * np.float32(AMBIENCE_LEVEL[name] * LEVEL_GAIN[level] / math.sqrt(np.mean(np.square(noise)) + 1e-20))
+    return noise * np.float32(
+        AMBIENCE_LEVEL[name] * LEVEL_GAIN[level] / math.sqrt(np.mean(np.square(noise)) + 1e-20)
+    )
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,8 +16,9 @@ import torch
 
 from sora2.metrics.corruptions.registry import Subject, corruption
 from sora2.toybox.physics import Contact, Disc, Trajectories, simulate
-from sora2.toybox.randomness import stream
+from sora2.toybox.render import film
 from sora2.toybox.scenes.bounce_parameters import BounceParameters, world_box
+from sora2.toybox.toybox import draw_look, mix
 from sora2.types import Clip
 
 BOTH = ("video", "audio")
@@ -36,7 +37,7 @@ def made_of(subject: Subject) -> Made:
     config, truth = subject.config, subject.truth
     parameters = subject.scene.sample(config, truth["index"], {})
     drawn = [(b.color, b.material, b.size, round(b.x, 7)) for b in parameters.balls]
-    if (drawn, parameters.gravity_value, parameters.style) != (
+    if (drawn, parameters.gravity_value, parameters.controls.style) != (
         [(b["color"], b["material"], b["size"], b["x"][0]) for b in truth["balls"]],
         truth["gravity_value"],
         truth["style"],
@@ -59,14 +60,19 @@ def commanded_of(truth: dict[str, Any]) -> dict[str, Any]:
 def render(subject: Subject, made: Made, streams: tuple[str, ...] = BOTH) -> Clip:
     """The clip with those streams made anew."""
     config, scene, clip = subject.config, subject.scene, subject.clip
+    index, parameters = subject.truth["index"], made.parameters
     if "video" in streams:
-        clip = clip.replace(video=torch.from_numpy(scene.render_video(config, made.parameters, made.world)))
-    if "audio" in streams:
-        t = subject.truth
-        rng = stream(t["seed"], t["split"], t["scene"], t["index"], "ambience")
-        clip = clip.replace(
-            audio=torch.from_numpy(scene.render_audio(config, made.parameters, made.world, rng))
+        look, move = draw_look(config, scene.name, index, parameters.controls)
+        video = film(
+            config,
+            look,
+            move,
+            lambda seconds: scene.picture(config, parameters, made.world, seconds),
+            config.frame_seconds,
         )
+        clip = clip.replace(video=torch.from_numpy(video))
+    if "audio" in streams:
+        clip = clip.replace(audio=torch.from_numpy(mix(config, scene, index, parameters, made.world)))
     return clip
 
 
@@ -168,7 +174,7 @@ def object_removed(subject: Subject, share: float) -> Clip:
     balls, flights = made.parameters.balls, made.world.flights
     others = dataclasses.replace(made.parameters, balls=balls[1:])
     without = _empty(subject, made) if len(balls) == 1 else render(
-        subject, Made(others, Trajectories(flights[1:], made.world.contacts)), ("video",)
+        subject, Made(others, dataclasses.replace(made.world, flights=flights[1:], grounds=made.world.grounds[1:])), ("video",)
     ).video  # fmt: skip
     return _from(subject, without, share)
 
@@ -184,9 +190,11 @@ def object_added(subject: Subject, share: float) -> Clip:
     color = next(c for c in ("green", "blue", "purple", "red", "orange", "yellow") if c not in used)
     guest = dataclasses.replace(first, color=color, radius=5 / 64)
     width = subject.config.world_size[0]
-    still = np.array([[0.0, 0.5 * width, 0.12, 0.0, 0.0, 0.0]])
+    still = np.array([[0.0, 0.5 * width, 0.12, *[0.0] * 7]])
     parameters = dataclasses.replace(made.parameters, balls=(guest, *made.parameters.balls))
-    world = Trajectories((still, *made.world.flights), made.world.contacts)
+    world = dataclasses.replace(
+        made.world, flights=(still, *made.world.flights), grounds=(("",), *made.world.grounds)
+    )
     return _from(subject, render(subject, Made(parameters, world), ("video",)).video, share)
 
 
@@ -226,7 +234,9 @@ def passed_through(subject: Subject, share: float) -> Clip:
         worlds.append(simulate([disc], world_box(config), made.parameters.gravity_value, seconds))
     flights = tuple(w.flights[0] for w in worlds)
     contacts = [dataclasses.replace(c, ball=i) for i, w in enumerate(worlds) for c in w.contacts]
-    world = Trajectories(flights, tuple(sorted(contacts, key=lambda c: c.seconds)))
+    grounds = tuple(w.grounds[0] for w in worlds)
+    heard = tuple(sorted(contacts, key=lambda c: c.seconds))
+    world = Trajectories(flights, grounds, heard, config.samples / config.sample_rate)
     return render(subject, Made(made.parameters, world))
 
 
@@ -253,9 +263,8 @@ def _resounded(
     made = made_of(subject)
     contacts = change(list(made.world.contacts), subject.rng("contacts"))
     contacts = sorted((c for c in contacts if c.seconds >= 0), key=lambda c: c.seconds)
-    return render(
-        subject, Made(made.parameters, Trajectories(made.world.flights, tuple(contacts))), ("audio",)
-    )
+    world = dataclasses.replace(made.world, contacts=tuple(contacts))
+    return render(subject, Made(made.parameters, world), ("audio",))
 
 
 @corruption("event jitter", unit="ms", severities=(0, 10, 20, 40, 80), neutral=0, streams=("audio",))
@@ -330,9 +339,10 @@ def loudness_scrambled(subject: Subject, share: float) -> Clip:
 def _empty(subject: Subject, made: Made) -> torch.Tensor:
     """The picture without any ball, (T, H, W, 3)."""
     ball = dataclasses.replace(made.parameters.balls[0], radius=0.02)
-    away = np.array([[0.0, -9.0, -9.0, 0.0, 0.0, 0.0]])
+    away = np.array([[0.0, -9.0, -9.0, *[0.0] * 7]])
+    world = dataclasses.replace(made.world, flights=(away,), grounds=(("",),), contacts=())
     parameters = dataclasses.replace(made.parameters, balls=(ball,))
-    return render(subject, Made(parameters, Trajectories((away,), ())), ("video",)).video
+    return render(subject, Made(parameters, world), ("video",)).video
 
 
 def _from(subject: Subject, other: torch.Tensor, share: float) -> Clip:
