@@ -171,11 +171,12 @@ def time_warp(subject: Subject, speed: float) -> Clip:
 def object_removed(subject: Subject, share: float) -> Clip:
     """The first ball is gone from the picture towards the end; its sounds stay."""
     made = made_of(subject)
-    balls, flights = made.parameters.balls, made.world.flights
+    balls, world = made.parameters.balls, made.world
+    if len(balls) == 1:
+        return _from(subject, _empty(subject, made), share)
     others = dataclasses.replace(made.parameters, balls=balls[1:])
-    without = _empty(subject, made) if len(balls) == 1 else render(
-        subject, Made(others, dataclasses.replace(made.world, flights=flights[1:], grounds=made.world.grounds[1:])), ("video",)
-    ).video  # fmt: skip
+    rest = dataclasses.replace(world, flights=world.flights[1:], grounds=world.grounds[1:])
+    without = render(subject, Made(others, rest), ("video",)).video
     return _from(subject, without, share)
 
 
