@@ -98,7 +98,7 @@ def hdr_file(signals: list[float], transfer: int) -> bytes:
     """Grey bars of these signal levels as 10-bit BT.2020 video with the given transfer curve (ITU-T H.273)."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
-        stream = out.add_stream("libx265", rate=16, options={"x265-params": "log-level=none:crf=4"})
+        stream = out.add_stream("libx264", rate=16, options={"crf": "4"})
         stream.width, stream.height, stream.pix_fmt = 32 * len(signals), 64, "yuv420p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = (

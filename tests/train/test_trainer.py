@@ -151,7 +151,7 @@ def test_a_codec_trains_through_the_same_command(world, tmp_path):
         "experiment=codec_video", "name=codec", f"out={tmp_path}", f"data.datasets=[{{path: {tmp_path}/raw/train}}]",
         "trainer.max_samples=16", "trainer.log_every_steps=1", "trainer.peak_tflops=1.0", "trainer.threads=1",
         "codec.model.encoder_width=16", "codec.model.decoder_width=16", "codec.model.decoder_fine_width=16",
-        "codec.model.encoder_fine_width=16",
+        "codec.model.encoder_fine_width=16", "data.window={frames: 5, height: 16, width: 16, share: 0.5}",
     ]  # fmt: skip
     assert main(["train", *overrides]) == 0
     codec = load_codec(tmp_path / "codec/export")
