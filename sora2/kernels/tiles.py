@@ -7,6 +7,7 @@ are a table, so this order costs nothing between the projection in and the proje
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,9 +55,9 @@ class Tiles:
     def count(self) -> int:
         return self.start.shape[0] - 1
 
-    @property
+    @functools.cached_property
     def tokens(self) -> int:
-        return int(self.start[-1])
+        return int(self.start[-1])  # read once: from a GPU it waits for all work in flight
 
     @property
     def length(self) -> Tensor:
