@@ -26,7 +26,8 @@ CHUNK_SCORES = 4 * 2**20
 
 @functools.cache
 def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); elsewhere bf16 is slower than float32."""
+    """Whether this CPU has instructions for bf16 products (AVX512-bf16 or AMX); without them bf16 is far slower than
+    float32. With them it is not always faster: `sora2.train.parallel.bf16_speedup` measures."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
