@@ -82,11 +82,12 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         o = self.config.optimizer
+        dtype = torch.bfloat16 if self.config.trainer.precision == "bf16-mixed" else torch.float32
         names = {id(p): name for name, p in self.recipe.named_parameters()}
         optimizers = []
         for parameters in self.recipe.optimizer_groups().values():
             named = {names[id(p)]: p for p in parameters}
-            optimizers.append(build_optimizer(named, o, self.recipe.outer_layers))
+            optimizers.append(build_optimizer(named, o, self.recipe.outer_layers, dtype))
         return optimizers
 
     def training_step(self, batch: Any, batch_index: int) -> None:

@@ -19,6 +19,17 @@ def test_orthogonalize_keeps_directions_and_flattens_singular_values(shape):
     assert (core - core.diagonal().diag()).abs().max() < 0.02
 
 
+def test_bf16_orthogonalize_keeps_the_direction_of_an_ill_conditioned_matrix():
+    generator = torch.Generator().manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(64, 192, generator=generator), full_matrices=False)
+    matrix = u * torch.logspace(0, -3, 64) @ vh
+    exact, half = orthogonalize(matrix.double(), torch.float64), orthogonalize(matrix, torch.bfloat16)
+    assert half.dtype == torch.float32
+    assert torch.cosine_similarity(exact.flatten(), half.double().flatten(), dim=0) > 0.99
+    tall = orthogonalize(matrix.mT, torch.bfloat16)
+    assert torch.equal(tall.mT, half)
+
+
 def train(optimizer, model, steps=20):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
