@@ -22,6 +22,7 @@ from sora2.data.collate import collate_latents, collate_raw
 from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
 from sora2.data.order import SampleOrder, Stream, uniform
+from sora2.data.raw import STREAMS
 from sora2.data.samples import LATENTS, Bucket
 from sora2.data.windows import WindowConfig, cut_windows, is_window_batch, mirror
 from sora2.types import Clip
@@ -57,6 +58,7 @@ class LoaderConfig:
     drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
     window: WindowConfig | None = None  # raw clips only: batches of windows cut where things move
     mirror: float = 0.0  # raw clips only: share of samples with left and right exchanged
+    streams: tuple[str, ...] = STREAMS  # raw clips only: what is decoded of them
 
 
 def build_loader(
@@ -81,8 +83,15 @@ def build_loader(
         raise DataError("data.window and data.mirror change pixels: they need data.kind=raw")
     if not 0 <= config.mirror <= 1:
         raise DataError(f"data.mirror={config.mirror} must be in [0, 1]")
-    kind = LatentDataset if config.kind == LATENTS else RawDataset
-    datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
+    if not config.streams or not set(config.streams) <= set(STREAMS):
+        raise DataError(f"data.streams={list(config.streams)}: name one or both of {', '.join(STREAMS)}")
+    if config.kind == LATENTS:
+        datasets = [LatentDataset(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
+    else:
+        datasets = [
+            RawDataset(d.path, cache_in_memory=config.cache_in_memory, streams=config.streams)
+            for d in config.datasets
+        ]
     for dataset in datasets:
         _check_streams(dataset, config)
         if config.kind == LATENTS and codecs_fingerprints is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sora2.data.errors import DataError
@@ -36,13 +36,21 @@ def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
     return {"mp4": clip_to_bytes(clip, crf=crf, lossless_audio=True), "json": json_bytes(meta)}
 
 
-def unpack_clip(mp4: bytes | bytearray, meta: Mapping[str, Any], where: str) -> Clip:
-    """The clip of one raw sample; `clip.meta` is its KEY.json.
+#: The streams of a clip.
+STREAMS = ("video", "audio")
+
+
+def unpack_clip(
+    mp4: bytes | bytearray, meta: Mapping[str, Any], where: str, streams: Collection[str] = STREAMS
+) -> Clip:
+    """The clip of one raw sample, with those of its streams that are wanted (none may be left); `clip.meta` is its KEY.json.
 
     `DataError` when it cannot be decoded, or does not hold exactly the frames and samples that KEY.json
     counts.
     """
-    bucket = Bucket.from_meta(meta, f"{where}.json")
+    bucket = Bucket.from_meta(meta, f"{where}.json").only(streams)
+    if not (bucket.has_video or bucket.has_audio):
+        return Clip(caption=meta["caption"], key=meta["key"], meta=dict(meta))
     try:
         clip = read_clip(
             bytes(mp4),

@@ -9,8 +9,8 @@ KEY.json always carries the bucket fields, so that an index can be rebuilt from 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,15 @@ class Bucket:
             sample_rate=int(meta["sample_rate"]),
             channels=int(meta["channels"]),
         )
+
+    def only(self, streams: Collection[str]) -> Bucket:
+        """Without the streams that are not in `streams` ("video", "audio")."""
+        kept = self
+        if "video" not in streams:
+            kept = replace(kept, frames=0, height=0, width=0, fps=0.0)
+        if "audio" not in streams:
+            kept = replace(kept, samples=0, sample_rate=0, channels=0)
+        return kept
 
     @property
     def has_video(self) -> bool:

@@ -208,6 +208,19 @@ def test_raw_batches_hold_pixels_and_sound(raw):
     assert sorted(k for b in batches for k in b["keys"])[::2] == [f"r{i:03d}" for i in range(10)]
 
 
+@pytest.mark.parametrize("stream, other", [("video", "audio"), ("audio", "video")])
+def test_only_the_streams_asked_for_are_decoded(raw, stream, other):
+    settings = config(raw, kind="raw", require_audio=False, require_video=False)
+    with build_loader(settings) as loader:
+        both = next(loader)
+    with build_loader(replace(settings, streams=(stream,))) as loader:
+        one = next(loader)
+    assert torch.equal(one[stream], both[stream]) and one["keys"] == both["keys"]
+    assert other not in one
+    with pytest.raises(DataError, match=r"data\.streams=\['pictures'\]"):
+        build_loader(config(raw, kind="raw", streams=("pictures",)))
+
+
 def test_latents_are_not_taken_for_raw_clips(latents):
     with pytest.raises(DataError, match="holds latents, but raw clips are needed"):
         build_loader(config(latents, kind="raw"))
