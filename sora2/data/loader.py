@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,13 +86,8 @@ def build_loader(
         raise DataError(f"data.mirror={config.mirror} must be in [0, 1]")
     if not config.streams or not set(config.streams) <= set(STREAMS):
         raise DataError(f"data.streams={list(config.streams)}: name one or both of {', '.join(STREAMS)}")
-    if config.kind == LATENTS:
-        datasets = [LatentDataset(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
-    else:
-        datasets = [
-            RawDataset(d.path, cache_in_memory=config.cache_in_memory, streams=config.streams)
-            for d in config.datasets
-        ]
+    kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
+    datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
     for dataset in datasets:
         _check_streams(dataset, config)
         if config.kind == LATENTS and codecs_fingerprints is not None:

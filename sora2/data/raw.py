@@ -43,7 +43,7 @@ STREAMS = ("video", "audio")
 def unpack_clip(
     mp4: bytes | bytearray, meta: Mapping[str, Any], where: str, streams: Collection[str] = STREAMS
 ) -> Clip:
-    """The clip of one raw sample, with those of its streams that are wanted (none may be left); `clip.meta` is its KEY.json.
+    """The clip of one raw sample, with those of its streams that are wanted, maybe none; `clip.meta` is its KEY.json.
 
     `DataError` when it cannot be decoded, or does not hold exactly the frames and samples that KEY.json
     counts.
