@@ -57,6 +57,7 @@ class AudioVAE(LatentCodec):
 
     kind = "audio_vae"
     config_class = AudioVAEConfig
+    decoder_names = ("decoder", "linear_decoder", "noise")
 
     def __init__(self, config: AudioVAEConfig) -> None:
         super().__init__(config)

@@ -27,6 +27,8 @@ class LatentCodec(nn.Module):
 
     kind: ClassVar[str]
     config_class: ClassVar[type]
+    #: How the names of the decoder's tensors and settings begin: what latents do not depend on.
+    decoder_names: ClassVar[tuple[str, ...]] = ("decoder", "linear_decoder")
     latent_channels: int
 
     def __init__(self, config: Any) -> None:
@@ -96,10 +98,21 @@ class LatentCodec(nn.Module):
         """Set the linear path from data, before training."""
         raise NotImplementedError
 
+    def is_decoder(self, name: str) -> bool:
+        """Whether a tensor or setting of this name belongs to the decoder, so that latents do not depend on it."""
+        return name.startswith(self.decoder_names)
+
     def fingerprint(self) -> str:
-        """16 hex digits over configuration, weights and statistics: equal exactly when the latents are."""
-        digest = hashlib.sha256(json.dumps([self.kind, to_mapping(self.config)], sort_keys=True).encode())
+        """16 hex digits over what makes latents: configuration, weights of the encoder, statistics.
+
+        Equal exactly when the latents are. A decoder that was trained further (`codec.freeze_encoder`) reads the
+        latents made before.
+        """
+        config = {name: value for name, value in to_mapping(self.config).items() if not self.is_decoder(name)}
+        digest = hashlib.sha256(json.dumps([self.kind, config], sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
+            if self.is_decoder(name):
+                continue
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

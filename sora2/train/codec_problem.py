@@ -27,12 +27,14 @@ from sora2.train.config import TrainConfig
 class VideoCodecConfig:
     model: VideoVAEConfig = field(default_factory=VideoVAEConfig)
     loss: VideoLossConfig = field(default_factory=VideoLossConfig)
+    freeze_encoder: bool = False  # train the decoder of init_from further; latents stay as they are
 
 
 @dataclass(frozen=True)
 class AudioCodecConfig:
     model: AudioVAEConfig = field(default_factory=AudioVAEConfig)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
+    freeze_encoder: bool = False
 
 
 def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
@@ -42,7 +44,12 @@ def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
             f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae"
         )
     kind = VideoCodecConfig if config.recipe == "video_codec" else AudioCodecConfig
-    return from_mapping(kind, config.codec, "codec")
+    codec = from_mapping(kind, config.codec, "codec")
+    if codec.freeze_encoder and config.init_from is None:
+        raise ConfigError(
+            "codec.freeze_encoder=true trains the decoder of a codec that exists: name its folder in init_from"
+        )
+    return codec
 
 
 def loader_config(config: TrainConfig) -> LoaderConfig:
@@ -71,8 +78,8 @@ def build(config: TrainConfig, fingerprints: None) -> CodecRecipe:
     torch.manual_seed(config.seed)
     codec = codec_config(config)
     if isinstance(codec, VideoCodecConfig):
-        return VideoCodecRecipe(codec.model, codec.loss)
-    return AudioCodecRecipe(codec.model, codec.loss)
+        return VideoCodecRecipe(codec.model, codec.loss, freeze_encoder=codec.freeze_encoder)
+    return AudioCodecRecipe(codec.model, codec.loss, freeze_encoder=codec.freeze_encoder)
 
 
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:

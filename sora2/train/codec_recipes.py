@@ -61,16 +61,25 @@ class CodecRecipe(Recipe):
 
     `discriminator` is built when a loss weight asks for it. `features` compares the hidden layers of `perceptual`
     where one is given, a frozen network that returns (maps, features), and of the discriminator otherwise.
+    `freeze_encoder` trains the decoder alone: encoder and statistics, and so all latents, stay bit for bit.
     """
 
     modality: str
     outer_layers = ("_in.", "_out.", "linear_", "noise_gain")
 
     def __init__(
-        self, model: LatentCodec, loss: Any, discriminator: nn.Module, perceptual: nn.Module | None = None
+        self,
+        model: LatentCodec,
+        loss: Any,
+        discriminator: nn.Module,
+        perceptual: nn.Module | None = None,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self.freeze_encoder = freeze_encoder
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(model.is_decoder(name) or not freeze_encoder)
         self.loss = loss
         uses_adversary = bool(loss.adversarial or (loss.features and perceptual is None))
         self.discriminator = discriminator if uses_adversary else None
@@ -78,7 +87,7 @@ class CodecRecipe(Recipe):
         self.register_buffer("initialized", torch.tensor(False))
 
     def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
-        groups = {"main": list(self.model.parameters())}
+        groups = {"main": [p for p in self.model.parameters() if p.requires_grad]}
         if self.discriminator is not None:
             groups["discriminator"] = list(self.discriminator.parameters())
         return groups
@@ -103,13 +112,16 @@ class CodecRecipe(Recipe):
     def losses(self, batch: Any, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
         target = self.target(batch)
         self._initialize(target)
-        mean, log_variance = self.model.posterior(target)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            mean, log_variance = self.model.posterior(target)
         parts = self.model.decode_parts(self.draw(mean, log_variance, generator))
         expected, noise = (None if part is None else part[..., : target.shape[-1]] for part in parts)
         reconstruction = expected if noise is None else expected + noise
-        if self.training:
-            self.model.track_statistics(mean.detach())
-        terms = self.terms(expected, noise, target) | {"kl": L.kl_divergence(mean, log_variance)}
+        terms = self.terms(expected, noise, target)
+        if not self.freeze_encoder:
+            terms["kl"] = L.kl_divergence(mean, log_variance)
+            if self.training:
+                self.model.track_statistics(mean.detach())
         adversarial = self.discriminator is not None and progress.fraction >= self.loss.adversarial_start
         if self.perceptual is not None and self.loss.features:
             terms["features"] = L.feature_matching(
@@ -145,6 +157,10 @@ class CodecRecipe(Recipe):
         """Before the first step, set the linear path from the first batch; every rank gets rank 0's."""
         if bool(self.initialized):
             return
+        if self.freeze_encoder:
+            raise CodecError(
+                "freeze_encoder needs the weights of a trained codec: name its folder in init_from"
+            )
         self.model.initialize_linear(target)
         if dist.is_available() and dist.is_initialized():
             for tensor in self.model.state_dict().values():
@@ -187,9 +203,13 @@ class VideoCodecRecipe(CodecRecipe):
     modality = "video"
 
     def __init__(
-        self, model: VideoVAEConfig, loss: VideoLossConfig, perceptual: nn.Module | None = None
+        self,
+        model: VideoVAEConfig,
+        loss: VideoLossConfig,
+        perceptual: nn.Module | None = None,
+        freeze_encoder: bool = False,
     ) -> None:
-        super().__init__(VideoVAE(model), loss, VideoDiscriminator(), perceptual)
+        super().__init__(VideoVAE(model), loss, VideoDiscriminator(), perceptual, freeze_encoder)
 
     def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
         terms = L.pixel_losses(expected, target)
@@ -210,9 +230,15 @@ class AudioCodecRecipe(CodecRecipe):
     modality = "audio"
 
     def __init__(
-        self, model: AudioVAEConfig, loss: AudioLossConfig, perceptual: nn.Module | None = None
+        self,
+        model: AudioVAEConfig,
+        loss: AudioLossConfig,
+        perceptual: nn.Module | None = None,
+        freeze_encoder: bool = False,
     ) -> None:
-        super().__init__(AudioVAE(model), loss, AudioDiscriminator(model.channels), perceptual)
+        super().__init__(
+            AudioVAE(model), loss, AudioDiscriminator(model.channels), perceptual, freeze_encoder
+        )
 
     def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
         terms = {"relative": L.relative_error(expected, target)}

@@ -32,6 +32,26 @@ def test_fingerprint_sees_weights_statistics_and_config(video_vae):
     assert len({before, with_statistics, video_vae.fingerprint()}) == 3
 
 
+@pytest.mark.parametrize("kind", ["video_vae", "audio_vae"])
+def test_fingerprint_is_that_of_the_latents(kind, request):
+    """Another decoder reads the same latents; anything else makes other ones."""
+    codec = request.getfixturevalue(kind)
+    before = codec.fingerprint()
+    x = torch.rand(1, 3, 5, 16, 16) if kind == "video_vae" else torch.rand(1, 2, 1280)
+    with torch.no_grad():
+        latent = codec.encode(x)
+        for name, tensor in codec.state_dict().items():
+            if codec.is_decoder(name):
+                tensor.add_(0.1)
+        assert codec.fingerprint() == before and torch.equal(codec.encode(x), latent)
+        for name, tensor in codec.state_dict().items():
+            if not codec.is_decoder(name):
+                tensor.add_(0.1)
+                assert codec.fingerprint() != before, name
+                assert not torch.equal(codec.encode(x, True, torch.Generator().manual_seed(0)), latent), name
+                tensor.sub_(0.1)
+
+
 def test_half_precision_storage_is_stable(video_vae, tmp_path):
     """Saving what was loaded changes nothing, so the fingerprint on disk can be relied on."""
     video_vae.save(tmp_path / "a", dtype=torch.float16)

@@ -144,3 +144,29 @@ def test_flops_grow_with_the_clip():
     recipe = build("video")
     small, large = (recipe.forward_flops({"video": torch.zeros(1, 3, f, 16, 16)}) for f in (5, 9))
     assert math.isclose(large / small, 3 / 2, rel_tol=0.1)
+
+
+@pytest.mark.parametrize("modality, key", [("video", "mse"), ("audio", "relative")])
+def test_a_frozen_encoder_keeps_every_latent_while_the_decoder_learns(modality, key, batch, tmp_path):
+    first = build(modality)
+    train(first, batch, 3)
+    averaged = {f"model.{name}": p.detach().clone() for name, p in first.model.named_parameters()}
+    first.export(tmp_path / "first", averaged, {})
+    again = type(first)(first.model.config, type(first.loss)(), freeze_encoder=True)
+    with pytest.raises(CodecError, match="init_from"):
+        again.losses(batch, torch.Generator().manual_seed(0), HALFWAY)
+    again.load_weights(tmp_path / "first")
+    before = load_codec(tmp_path / "first")
+    terms = [again.losses(batch, torch.Generator().manual_seed(0), HALFWAY)["main"].named[key]]
+    train(again, batch, 12)
+    terms.append(again.losses(batch, torch.Generator().manual_seed(0), HALFWAY)["main"].named[key])
+    assert terms[1] < terms[0]
+    again.export(
+        tmp_path / "again", {f"model.{n}": p.detach() for n, p in again.model.named_parameters()}, {}
+    )
+    after = load_codec(tmp_path / "again")
+    assert after.fingerprint() == before.fingerprint()
+    with torch.no_grad():
+        latents = [codec.encode(batch[modality]) for codec in (before, after)]
+        assert torch.equal(*latents)
+        assert not torch.equal(before.decode(latents[0]), after.decode(latents[1]))
