@@ -44,7 +44,7 @@ def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
             f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae"
         )
     kind = VideoCodecConfig if config.recipe == "video_codec" else AudioCodecConfig
-    codec = from_mapping(kind, config.codec, "codec")
+    codec: VideoCodecConfig | AudioCodecConfig = from_mapping(kind, config.codec, "codec")
     if codec.freeze_encoder and config.init_from is None:
         raise ConfigError(
             "codec.freeze_encoder=true trains the decoder of a codec that exists: name its folder in init_from"
