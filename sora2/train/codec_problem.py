@@ -43,8 +43,11 @@ def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
         raise ConfigError(
             f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae"
         )
-    kind = VideoCodecConfig if config.recipe == "video_codec" else AudioCodecConfig
-    codec: VideoCodecConfig | AudioCodecConfig = from_mapping(kind, config.codec, "codec")
+    codec: VideoCodecConfig | AudioCodecConfig
+    if config.recipe == "video_codec":
+        codec = from_mapping(VideoCodecConfig, config.codec, "codec")
+    else:
+        codec = from_mapping(AudioCodecConfig, config.codec, "codec")
     if codec.freeze_encoder and config.init_from is None:
         raise ConfigError(
             "codec.freeze_encoder=true trains the decoder of a codec that exists: name its folder in init_from"
