@@ -73,7 +73,6 @@ def training_overrides(root: Path, name: str = "run", **extra: object) -> list[s
         "model.width": 32,
         "model.depth": 2,
         "model.heads": 2,
-        "model.text_width": load_codecs(None, None, "bytes").text.width,
         "trainer.max_samples": 48,
         "trainer.threads": 1,
         "trainer.checkpoint_every_samples": 24,

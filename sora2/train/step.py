@@ -15,8 +15,8 @@ import yaml
 from torch import Tensor
 
 from sora2.atomic import save_safetensors, save_text
-from sora2.codecs import load_codecs
-from sora2.config import from_mapping, to_mapping
+from sora2.codecs import Codecs, load_codecs
+from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.model import Transformer, TransformerConfig
@@ -65,8 +65,31 @@ class DiffusionRecipe(Recipe):
         save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
 
 
-def model_config(config: TrainConfig) -> TransformerConfig:
-    return from_mapping(TransformerConfig, config.model, "model")
+def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
+    """The checked `model` section; token widths that it leaves open are those of the codecs.
+
+    Raises:
+        ConfigError: a width that is not what the codec makes.
+    """
+    clip, values = config.clip, dict(config.model)
+    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
+    audio = codecs.audio_shape(video.seconds)
+    assert codecs.text is not None
+    widths = {"video": video.token_width, "audio": audio.token_width, "text": codecs.text.width}
+    for group, width in widths.items():
+        key = f"{group}_width"
+        if values.get(key) is None:
+            values[key] = width
+        elif values[key] != width:
+            raise ConfigError(
+                f"model.{key}={values[key]}, but a {group} token of {getattr(config.codecs, group)} has {width} "
+                f"numbers: set model.{key}=null, or name another codec in codecs.{group}"
+            )
+    return from_mapping(TransformerConfig, values, "model")
+
+
+def open_codecs(config: TrainConfig) -> Codecs:
+    return load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text)
 
 
 def loader_config(config: TrainConfig) -> LoaderConfig:
@@ -75,15 +98,14 @@ def loader_config(config: TrainConfig) -> LoaderConfig:
 
 def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
     """Of the codecs that the latents must have been made with. Raises when a codec's weights are missing."""
-    return load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text).fingerprints()
+    return open_codecs(config).fingerprints()
 
 
 def plan(config: TrainConfig) -> list[tuple[str, str]]:
     """Rows of the printed plan: parameters, tokens, FLOPs, memory. Computed without allocating the model."""
-    settings = model_config(config)
     DiffusionConfig.from_dict(config.task)
-    clip = config.clip
-    codecs = load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text)
+    clip, codecs = config.clip, open_codecs(config)
+    settings = model_config(config, codecs)
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
     audio = codecs.audio_shape(video.seconds)
     tokens = {"text": codecs.text.max_tokens, "video": video.tokens, "audio": audio.tokens}
@@ -105,7 +127,7 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
 def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
     """The recipe with freshly initialised weights, a pure function of `config.seed`."""
     torch.manual_seed(config.seed)
-    model_settings = model_config(config)
+    model_settings = model_config(config, open_codecs(config))
     diffusion = DiffusionConfig.from_dict(config.task)
     info = {
         "model": to_mapping(model_settings),

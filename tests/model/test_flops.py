@@ -123,4 +123,6 @@ def test_memory_adds_up():
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_the_configuration_group_holds_the_presets(name):
     values = yaml.safe_load((Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").read_text())
-    assert from_mapping(TransformerConfig, values) == PRESETS[name]
+    widths = {f"{group}_width": PRESETS[name].token_width(group) for group in ("video", "audio", "text")}
+    assert {key: values[key] for key in widths} == dict.fromkeys(widths)  # the codecs' own
+    assert from_mapping(TransformerConfig, values | widths) == PRESETS[name]

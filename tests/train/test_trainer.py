@@ -63,6 +63,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
         ),
         ("model.heads=3", "model.heads=3 does not divide model.width=32"),
         ("clip.frames=10", r"frames=10 is not 1 \+ 4 \* k"),
+        ("model.video_width=48", r"model.video_width=48, but a video token of .* has 64\s+numbers"),
         ("codecs.video=nowhere", "codec folder nowhere does not exist"),
         ("data.datasets=[{path: nowhere}]", "nowhere"),
         ("trainer.max_samples=many", "trainer.max_samples='many' must be int"),
