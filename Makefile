@@ -12,12 +12,13 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench train-toybox data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
+	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
 setup: $(STAMP)
@@ -57,6 +58,11 @@ data-film: $(STAMP)
 	$(PY) scripts/get_film.py --out data/downloads/film
 	$(VENV)/bin/sora2 ingest data/downloads/film --out data/shards/film --holdout 0.15 --overwrite
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
+
+train-toybox: $(STAMP)
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
+	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
+	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
 
 train-film: $(STAMP)
 	$(PY) scripts/film.py $(FILM)

@@ -61,6 +61,7 @@ class TrainerConfig:
     log_every_steps: int = 20
     render_every_samples: int | None = None  # None = no samples during training
     render_prompts: tuple[str, ...] = ()
+    export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the exported weights of a transformer
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
 
     def __post_init__(self) -> None:

@@ -34,11 +34,18 @@ class DiffusionRecipe(Recipe):
     averaged = ("model",)
     outer_layers = ("project_in", "project_out", "kind", "table", "modulation")
 
-    def __init__(self, model: Transformer, diffusion: DiffusionConfig, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        diffusion: DiffusionConfig,
+        info: dict[str, Any],
+        export_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.model = model
         self.diffusion = diffusion
         self.info = info  # what inference needs beside the weights: model, codecs, clip, sampling
+        self.export_dtype = export_dtype
 
     def losses(self, batch: Batch, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
         # x_t = (1 - t) x_0 + t eps, with a level t per token drawn for this clip's task; target v = eps - x_0
@@ -60,7 +67,7 @@ class DiffusionRecipe(Recipe):
         return batch.size * forward_flops(self.model.config, tokens, attention_pairs=pairs)
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
-        weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
+        weights = {name.removeprefix("model."): v.to(self.export_dtype) for name, v in averaged_state.items()}
         save_safetensors(weights, folder / "model.safetensors")
         save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
 
@@ -136,7 +143,8 @@ def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
         "diffusion": to_mapping(diffusion),
         "sampling": config.sampling,
     }
-    return DiffusionRecipe(build_transformer(model_settings), diffusion, info)
+    dtype = getattr(torch, config.trainer.export_dtype)
+    return DiffusionRecipe(build_transformer(model_settings), diffusion, info, dtype)
 
 
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:

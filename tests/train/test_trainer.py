@@ -94,13 +94,16 @@ def test_latents_of_other_codecs_are_refused(world, capsys):
     assert "sora2 encode" in error and "video" in error
 
 
-def test_the_export_is_the_average_and_the_sampler_reads_it(world):
-    folder = train(compose_config(training_overrides(world, "export")))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_export_is_the_average_and_the_sampler_reads_it(world, dtype):
+    settings = {"trainer.export_dtype": dtype}
+    folder = train(compose_config(training_overrides(world, f"export-{dtype}", **settings)))
     config = yaml.safe_load((folder / "export/config.yaml").read_text())
     assert config["samples_seen"] == 48 and config["model"]["width"] == 32
     saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]["ema"]
     weights = load_file(str(folder / "export/model.safetensors"))
-    assert all(torch.equal(value, saved[f"0.05/model.{name}"]) for name, value in weights.items())
+    assert {value.dtype for value in weights.values()} == {getattr(torch, dtype)}
+    assert all(torch.equal(v, saved[f"0.05/model.{name}"].to(v.dtype)) for name, v in weights.items())
     clip = Pipeline.from_checkpoint(folder / "export").generate([Request(prompt="a ball", seed=1)])[0]
     assert clip.video.shape == (9, 32, 32, 3) and clip.audio.shape == (2, 18_000)
 
