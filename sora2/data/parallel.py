@@ -26,7 +26,12 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
     temporary one, which the next run removes.
     """
     if workers <= 1 or len(tasks) <= 1:
-        yield from map(function, tasks)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: on a busy machine, threads that wait for each other cost tenfold
+        try:
+            yield from map(function, tasks)
+        finally:
+            torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker)
