@@ -23,17 +23,27 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "squared_relu": (Int, Pointer, Pointer, Long, Long),
     "squared_relu_backward": (Int, Pointer, Pointer, Pointer, Long, Long),
 }
+#: Only where the processor has AMX.
+TILE_FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "attention": (Pointer,) * 6,
+    "attention_backward": (Pointer,) * 10,
+}
 #: Of the OpenMP runtime that torch brought into the process: GNU's, and LLVM's and Intel's under GNU's names.
 OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 class Library:
-    """The loaded library; its functions are attributes. `threaded` says whether torch's threads were found."""
+    """The loaded library; its functions are attributes.
+
+    `threaded` says whether torch's threads were found, `tiles` whether attention by AMX can be had.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         library = ctypes.CDLL(str(path))
-        for name, arguments in FUNCTIONS.items():
+        self.tiles = bool(library.sora2_has_tiles())
+        functions = FUNCTIONS | TILE_FUNCTIONS if self.tiles else FUNCTIONS
+        for name, arguments in functions.items():
             function = getattr(library, f"sora2_{name}")
             function.argtypes, function.restype = arguments, None
             setattr(self, name, function)

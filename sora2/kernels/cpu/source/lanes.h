@@ -49,15 +49,23 @@ static inline Lanes load(const bf16* from, Whole = {}) {
 
 // Lanes beyond the row are zero.
 static inline Lanes load(const float* from, Part part) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_maskz_loadu_ps((__mmask16)((1u << part.count) - 1), from);
+#else
     Lanes v{};
     memcpy(&v, from, part.count * sizeof(float));
     return v;
+#endif
 }
 
 static inline Lanes load(const bf16* from, Part part) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return widen((HalfLanes)_mm256_maskz_loadu_epi16((__mmask16)((1u << part.count) - 1), from));
+#else
     HalfLanes half{};
     memcpy(&half, from, part.count * sizeof(bf16));
     return widen(half);
+#endif
 }
 
 static inline HalfLanes narrow(Lanes v) {
@@ -75,26 +83,38 @@ static inline HalfLanes narrow(Lanes v) {
 }
 
 static inline void store(float* to, Lanes v, Whole = {}) { memcpy(to, &v, sizeof v); }
-static inline void store(float* to, Lanes v, Part part) { memcpy(to, &v, part.count * sizeof(float)); }
 static inline void store(bf16* to, Lanes v, Whole = {}) {
     HalfLanes half = narrow(v);
     memcpy(to, &half, sizeof half);
 }
-static inline void store(bf16* to, Lanes v, Part part) {
-    HalfLanes half = narrow(v);
-    memcpy(to, &half, part.count * sizeof(bf16));
+
+static inline void store(float* to, Lanes v, Part part) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << part.count) - 1), (__m512)v);
+#else
+    memcpy(to, &v, part.count * sizeof(float));
+#endif
 }
 
-// The value that memory of type T would give back.
-static inline Lanes rounded(Lanes v, const float*) { return v; }
-static inline Lanes rounded(Lanes v, const bf16*) { return widen(narrow(v)); }
+static inline void store(bf16* to, Lanes v, Part part) {
+    HalfLanes half = narrow(v);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    _mm256_mask_storeu_epi16(to, (__mmask16)((1u << part.count) - 1), (__m256i)half);
+#else
+    memcpy(to, &half, part.count * sizeof(bf16));
+#endif
+}
 
 // Lanes beyond the row become `outside`.
 static inline Lanes inside(Lanes v, Whole, float = 0.0f) { return v; }
 static inline Lanes inside(Lanes v, Part part, float outside = 0.0f) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_mask_blend_ps((__mmask16)((1u << part.count) - 1), (__m512)spread(outside), (__m512)v);
+#else
     Lanes kept = spread(outside);
     memcpy(&kept, &v, part.count * sizeof(float));
     return kept;
+#endif
 }
 
 static inline float sum(Lanes v) {

@@ -1,4 +1,5 @@
 // The functions that Python calls (`sora2.kernels.cpu.library`). `half` says bf16, else float32; `threads` is torch's.
+#include "attention.h"
 #include "heads.h"
 #include "modulate.h"
 #include "pointwise.h"
@@ -126,4 +127,25 @@ void sora2_squared_relu_backward(int half, const void* x, const void* grad, void
         squared_relu_backward((const T*)x, (const T*)grad, (T*)out, size, threads);
     });
 }
+
+// Whether this processor has AMX and the system lets this process use it.
+int sora2_has_tiles() {
+#if defined(SORA2_AMX)
+    return request_tiles();
+#else
+    return 0;
+#endif
+}
+
+#if defined(SORA2_AMX)
+void sora2_attention(const Attention* call, const void* q, const void* k, const void* v, void* out, float* level) {
+    attention(*call, (const bf16*)q, (const bf16*)k, (const bf16*)v, (bf16*)out, level);
+}
+
+void sora2_attention_backward(const Attention* call, const void* q, const void* k, const void* v, const void* out,
+                              const float* level, const void* grad, void* grad_q, void* grad_k, void* grad_v) {
+    attention_backward(*call, (const bf16*)q, (const bf16*)k, (const bf16*)v, (const bf16*)out, level,
+                       (const bf16*)grad, (bf16*)grad_q, (bf16*)grad_k, (bf16*)grad_v);
+}
+#endif
 }
