@@ -10,7 +10,15 @@ from sora2.kernels.dispatch import (
     explain,
     record_choices,
 )
+from sora2.kernels.cpu.choice import (
+    KernelChoice,
+    KernelError,
+    PlainKernelsWarning,
+    cpu_kernels,
+    use_cpu_kernels,
+)
 from sora2.kernels.heads import Span, merge_heads, split_heads
+from sora2.kernels.levels import Levels, Modulation
 from sora2.kernels.matmul import has_fast_bf16
 from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
 from sora2.kernels.pattern import PADDING, Lists, TilePattern, concatenate, dense_pattern
@@ -24,9 +32,14 @@ __all__ = [
     "AttentionError",
     "Boxes",
     "Choice",
+    "KernelChoice",
+    "KernelError",
+    "Levels",
     "Lists",
+    "Modulation",
     "Part",
     "PatternError",
+    "PlainKernelsWarning",
     "Rule",
     "Runs",
     "SlowAttentionWarning",
@@ -37,6 +50,7 @@ __all__ = [
     "attention",
     "cached_tiling",
     "concatenate",
+    "cpu_kernels",
     "dense_pattern",
     "explain",
     "gated_add",
@@ -48,4 +62,5 @@ __all__ = [
     "select_tiles",
     "split_heads",
     "squared_relu",
+    "use_cpu_kernels",
 ]

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.kernels.cpu.choice import library_for
+from sora2.kernels.cpu.pointwise import SquaredReLU
+
 
 class _SquaredReLU(torch.autograd.Function):
     @staticmethod
@@ -27,4 +30,5 @@ def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2, elementwise."""
     if torch.compiler.is_compiling():
         return torch.relu(x).square()
-    return _SquaredReLU.apply(x)
+    library = library_for(x)
+    return _SquaredReLU.apply(x) if library is None else SquaredReLU.apply(library, x)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sora2.kernels import dense, flex, matmul, reference, sdpa, tiled, xformers
 from sora2.kernels.call import AttentionError, Call, check
+from sora2.kernels.cpu import attention as tiles
 from sora2.kernels.matmul import has_fast_bf16
 from sora2.kernels.pattern import TilePattern
 from sora2.kernels.triton import triton_attention
@@ -63,6 +64,7 @@ REGISTRY: dict[str, Backend] = {
     "triton": Backend(_triton_why_not, _triton),
     "sdpa": Backend(sdpa.why_not, sdpa.run),
     "matmul": Backend(matmul.why_not, matmul.run),
+    "amx": Backend(tiles.why_not, tiles.run),
     "cudnn": Backend(dense.cudnn_why_not, dense.run_cudnn),
     "flash": Backend(dense.flash_why_not, dense.run_flash),
     "flex": Backend(flex.why_not, flex.run),
@@ -211,6 +213,9 @@ def _automatic(call: Call) -> Choice:
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
+    reason = tiles.why_not(call)
+    if reason is None:
+        return Choice("amx", "products in AMX tiles, scores stay in the cache")
     if (
         has_fast_bf16()
     ):  # measured: products reach 316 to 504 GFLOP/s on an AVX512-bf16 CPU, the flash kernel 170

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.kernels.cpu.choice import library_for
+from sora2.kernels.cpu.heads import MergeHeads, SplitHeads
+
 
 @dataclass(frozen=True)
 class Span:
@@ -128,6 +131,9 @@ def split_heads(
         return split_heads_reference(qkv, gain, cosine, sine, spans, batch, eps)
     dh = gain.shape[-1]
     shape = (batch, qkv.shape[1] // (3 * dh), qkv.shape[0] // batch, dh)
+    library = library_for(qkv)
+    if library is not None:
+        return SplitHeads.apply(library, qkv, gain, cosine, sine, spans, shape, eps)
     return _SplitHeads.apply(qkv, gain, cosine, sine, spans, shape, eps)
 
 
@@ -135,7 +141,8 @@ def merge_heads(x: Tensor, spans: tuple[Span, ...]) -> Tensor:
     """(B, H, N, Dh) -> (T, H * Dh) flat stream, the inverse layout of `split_heads`."""
     if torch.compiler.is_compiling():
         return torch.cat([x[:, :, s.sequence].transpose(1, 2).flatten(0, 1).flatten(1) for s in spans])
-    return _MergeHeads.apply(x, spans)
+    library = library_for(x)
+    return _MergeHeads.apply(x, spans) if library is None else MergeHeads.apply(library, x, spans)
 
 
 def split_heads_reference(

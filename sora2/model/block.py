@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sora2.kernels import (
+    Levels,
     attention,
-    gated_add,
-    gated_add_norm_modulate,
     merge_heads,
-    norm_modulate,
     select_tiles,
     split_heads,
     squared_relu,
@@ -83,24 +81,14 @@ class Block(nn.Module):
         groups = ("all",) if config.shared_modulation else GROUPS
         self.table = nn.ParameterDict({g: torch.empty(BLOCK_PARAMETERS, config.width) for g in groups})
 
-    def forward(self, x: Tensor, modulation: list[Tensor], packing: Packing) -> Tensor:
-        """x (T, D) modality-major; modulation per segment (U, 6, D), see `Modulation` -> (T, D)."""
-        runs = packing.runs
-        shift, gain, gate, shift2, gain2, gate2 = self._tables(modulation, packing, x.dtype)
-        h = norm_modulate(x, runs, shift, gain, self.eps)  # (T, D)
+    def forward(self, x: Tensor, levels: Levels, packing: Packing) -> Tensor:
+        """x (T, D) modality-major, levels of its tokens -> (T, D)."""
+        tables = [self.table["all" if "all" in self.table else s.group] for s in packing.segments]  # (6, D) each
+        modulation = levels.layer(tables, 0, BLOCK_PARAMETERS)
+        x, h = modulation.norm_modulate(x, 0, self.eps)  # (T, D) each
         h = self.attention(h, packing)  # (T, D)
-        x, h = gated_add_norm_modulate(x, h, runs, gate, shift2, gain2, self.eps)  # (T, D) each
-        return gated_add(x, self._feed_forward(h, packing), runs, gate2)  # (T, D)
-
-    def _tables(
-        self, modulation: list[Tensor], packing: Packing, dtype: torch.dtype
-    ) -> zip[tuple[Tensor, ...]]:
-        """The six parameters of this block, each a tuple over segments of (U, D)."""
-        found = []
-        for segment, base in zip(packing.segments, modulation, strict=True):
-            table = self.table["all" if "all" in self.table else segment.group]
-            found.append((base + table).to(dtype).unbind(1))  # 6 x (U, D)
-        return zip(*found, strict=True)
+        x, h = modulation.gated_add_norm_modulate(x, h, 2, self.eps)  # (T, D) each
+        return modulation.gated_add(x, self._feed_forward(h, packing), 5)  # (T, D)
 
     def _feed_forward(self, h: Tensor, packing: Packing) -> Tensor:
         if "all" in self.ffn:

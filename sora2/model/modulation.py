@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sora2.kernels import Levels
 from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.packing import Packing
@@ -48,31 +49,20 @@ class Modulation(nn.Module):
         features = features.to(self.embed_in.weight.dtype)
         return F.silu(self.embed_out(F.silu(self.embed_in(features))))  # (U, level_width)
 
-    def forward(self, packing: Packing) -> tuple[list[Tensor], list[Tensor]]:
-        """Rows per distinct level, or per run of tokens (see `packing.lay_out_by_run`).
+    def forward(self, packing: Packing, stream: Tensor) -> Levels:
+        """Per segment rows (U, 8, D): six parameters of the blocks, two of the output layer, for a stream (T, D).
 
-        Returns:
-            Per segment the parameters of the blocks (U, 6, D) and of the output layer (U, 2, D). Computed in
-            float32: few rows, and every token depends on them.
+        Computed in float32: few rows, and every token depends on them.
         """
-        blocks, output = [], []
         with torch.autocast(packing.cosine.device.type, enabled=False):
-            for segment, levels, runs, order in zip(
-                packing.segments, packing.levels, packing.runs, packing.level_of_run, strict=True
-            ):
-                rows = self.head(segment.group)(self.embed(levels)).unflatten(
-                    -1, (-1, self.width)
-                )  # (U, 8, D)
-                rows = rows + self.unit(rows)
-                # Laid out by run once, here, unless runs are many and levels few: those are looked up in use.
-                if runs.index is None and len(levels) > 1:
-                    rows = rows.index_select(0, order)
-                blocks.append(rows[:, :BLOCK_PARAMETERS])
-                output.append(rows[:, BLOCK_PARAMETERS:])
-        return blocks, output
+            rows = [
+                self.rows(self.head(s.group), self.embed(levels))
+                for s, levels in zip(packing.segments, packing.levels, strict=True)
+            ]
+        return Levels.of(rows, packing.runs, packing.level_of_run, stream)
 
-    @staticmethod
-    def unit(rows: Tensor) -> Tensor:
-        """(8, 1), 1 at the gains: they are 1 + what the network says."""
-        place = torch.arange(rows.shape[1], device=rows.device)
-        return (place % 3 == 1).to(rows.dtype)[:, None]
+    def rows(self, head: nn.Linear, embedded: Tensor) -> Tensor:
+        """(U, level_width) -> (U, 8, D). Gains are 1 + what the network says."""
+        place = torch.arange(BLOCK_PARAMETERS + OUTPUT_PARAMETERS, device=embedded.device)
+        unit = (place % 3 == 1).to(head.bias.dtype).repeat_interleave(self.width)  # (8 D,)
+        return F.linear(embedded, head.weight, head.bias + unit).unflatten(-1, (-1, self.width))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sora2.kernels import norm_modulate
+from sora2.kernels import Levels
 from sora2.model.block import Block
 from sora2.model.cache import KVCache
 from sora2.model.config import GROUPS, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
-from sora2.model.modulation import Modulation
+from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulation
 from sora2.model.packing import OUTPUTS, Packing, pack
 from sora2.types import MODALITIES, Batch
 
@@ -51,11 +51,11 @@ class Transformer(nn.Module):
             ModelError: a latent whose width is not the configuration's.
         """
         packing = pack(batch, self.config, cache)
-        modulation, last = self.modulation(packing)  # per segment (U, 6, D) and (U, 2, D)
         x = self._embed(packing)  # (T, D)
+        levels = self.modulation(packing, x)  # per segment (U, 8, D)
         for block in self.blocks:
-            x = block(x, modulation, packing)  # (T, D)
-        return self._velocities(x, last, packing)
+            x = block(x, levels, packing)  # (T, D)
+        return self._velocities(x, levels, packing)
 
     def _embed(self, packing: Packing) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
@@ -67,9 +67,9 @@ class Transformer(nn.Module):
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 
-    def _velocities(self, x: Tensor, modulation: list[Tensor], packing: Packing) -> dict[str, Tensor]:
-        shift, gain = zip(*(rows.to(x.dtype).unbind(1) for rows in modulation), strict=True)
-        x = norm_modulate(x, packing.runs, shift, gain, self.config.norm_eps)  # (T, D)
+    def _velocities(self, x: Tensor, levels: Levels, packing: Packing) -> dict[str, Tensor]:
+        last = levels.layer(None, BLOCK_PARAMETERS, OUTPUT_PARAMETERS)
+        x = last.norm_modulate(x, 0, self.config.norm_eps)[1]  # (T, D)
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:

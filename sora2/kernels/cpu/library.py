@@ -1,0 +1,66 @@
+"""The functions of the compiled library, with their types, and the OpenMP pool they run on."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+
+Pointer, Int, Long, Float = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+
+#: Arguments as in `source/main.cpp`; the last one is the number of threads.
+FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "norm_modulate": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 5, Float, Long),
+    "norm_modulate_backward": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 8, Int, Pointer, Long),
+    "gated_add": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 3, Long),
+    "gated_add_backward": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 4, Int, Pointer, Long),
+    "split_heads": (Pointer, Int, Long, Long, *[Pointer] * 4, Long, Float, Pointer, Long),
+    "split_heads_backward": (Pointer, Int, Long, Long, *[Pointer] * 4, Long, Float, *[Pointer] * 5, Long),
+    "merge_heads": (Pointer, Int, Int, Long, Long, Pointer, Pointer, Long),
+    "softmax": (Int, Pointer, Pointer, Float, Long, Long, Long, Long),
+    "softmax_backward": (Int, Pointer, Pointer, Float, Long, Long, Long),
+    "squared_relu": (Int, Pointer, Pointer, Long, Long),
+    "squared_relu_backward": (Int, Pointer, Pointer, Pointer, Long, Long),
+}
+#: Only where the processor has AMX.
+TILE_FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "attention": (Pointer,) * 6,
+    "attention_backward": (Pointer,) * 10,
+}
+#: Of the OpenMP runtime that torch brought into the process: GNU's, and LLVM's and Intel's under GNU's names.
+OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+
+
+class Library:
+    """The loaded library; its functions are attributes.
+
+    `threaded` says whether torch's threads were found, `tiles` whether attention by AMX can be had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        self.tiles = bool(library.sora2_has_tiles())
+        functions = FUNCTIONS | TILE_FUNCTIONS if self.tiles else FUNCTIONS
+        for name, arguments in functions.items():
+            function = getattr(library, f"sora2_{name}")
+            function.argtypes, function.restype = arguments, None
+            setattr(self, name, function)
+        pool = openmp()
+        self.threaded = pool is not None
+        library.sora2_set_threads.argtypes = (Pointer,) * 3
+        library.sora2_set_threads(*(pool or (None, None, None)))
+
+    def __getattr__(self, name: str) -> ctypes._FuncPointer:  # only for the type checker: all are set above
+        raise AttributeError(name)
+
+
+def openmp() -> tuple[int | None, ...] | None:
+    """Addresses of the functions in `OPENMP`, None where torch's build has no such runtime."""
+    if not torch.backends.openmp.is_available():
+        return None
+    process = ctypes.CDLL(None)
+    if not all(hasattr(process, name) for name in OPENMP):
+        return None
+    return tuple(ctypes.cast(getattr(process, name), Pointer).value for name in OPENMP)
