@@ -71,6 +71,12 @@ def test_the_world_has_not_changed_unnoticed():
     assert clip.video.float().mean().item() == pytest.approx(196.151, abs=0.02)
 
 
+def test_a_draw_whose_balls_jam_is_drawn_again():
+    """The first draw of this clip ends in a heap, whose contacts do not end; a set must not stop there."""
+    truth = Toybox(ToyboxConfig(split="train")).clip(2996).meta["truth"]
+    assert 0 < len(truth["events"]) < 200
+
+
 def test_every_shape_is_a_parameter():
     config = ToyboxConfig(frames=9, height=48, width=80, fps=12.5, sample_rate=22050, channels=1)
     clip = Toybox(config).clip(2)
