@@ -16,6 +16,7 @@ export HF_HUB_OFFLINE := 1
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
+	@echo "make demo PROMPT=\"two green balls in the rain\"   the same, with your words"
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/check_torchaudio.py
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(PY) scripts/demo.py $(DEMO)
+	$(PY) scripts/demo.py $(if $(PROMPT),--prompt "$(PROMPT)") $(DEMO)
 
 test: $(STAMP)
 	$(PY) -m pytest -n 2 --dist loadscope -m "not slow and not gpu" $(PYTEST)

@@ -104,6 +104,21 @@ def sample_tasks(
     }
 
 
+def sample_prompts(steps: Steps, checkpoint: Path, out: Path, prompts: list[str]) -> dict[str, Path]:
+    """Text to audio-video with the checkpoint's own settings; prompt -> mp4."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [{"name": f"prompt-{i}", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
+    listed = out / "prompts.jsonl"
+    listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    steps.run(
+        "sample from the shipped checkpoint", "sample", "--checkpoint", checkpoint, "--prompts-file", listed,
+        "--out", out, "--overwrite",
+    )  # fmt: skip
+    return {
+        prompt: first(out, f"{line['name']}*.mp4", 1)[0] for prompt, line in zip(prompts, lines, strict=True)
+    }
+
+
 def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Losses of a run's CSV logs over samples seen, by name."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
@@ -139,15 +154,19 @@ def add_training(page: Page, run: Path) -> None:
     )
 
 
+def add_clips(page: Page, made: dict[str, Path]) -> None:
+    """Playable clips, and their contact sheets."""
+    page.videos([(path, title) for title, path in made.items()])
+    page.figures([(path.with_suffix(".sheet.png"), title) for title, path in made.items()])
+
+
 def add_samples(page: Page, made: dict[str, Path], real: list[Path]) -> None:
     page.section(
         "Samples",
         "Every task is a map of noise levels over the same packed sequence: one model made them all.",
     )
-    page.videos(
-        [(real[0], "the real clip that the tasks below start from")] + [(p, t) for t, p in made.items()]
-    )
-    page.figures([(path.with_suffix(".sheet.png"), title) for title, path in made.items()])
+    page.videos([(real[0], "the real clip that the tasks below start from")])
+    add_clips(page, made)
 
 
 def add_times(page: Page, steps: Steps) -> None:
