@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sora2.kernels import Part, Rule, TilePattern, Tiling, explain
+from sora2.kernels import Part, Rule, TilePattern, Tiling, bf16_speedup, cpu_kernels, explain
 
 PACKAGES = (
     "torch", "torchaudio", "lightning", "hydra-core", "webdataset", "einops", "accelerate", "wandb", "decord", "av",
@@ -94,6 +94,8 @@ def main(argv: list[str]) -> int:
             ("python", platform.python_version()),
             ("threads", str(torch.get_num_threads())),
             ("gpu", gpu),
+            ("bf16 over float32, products on the CPU", f"{bf16_speedup():.1f}x"),
+            ("token-wise CPU kernels", str(cpu_kernels())),
         ],
         "packages": packages(),
         "attention": attention_choices(),

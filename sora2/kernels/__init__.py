@@ -1,7 +1,15 @@
 """Attention patterns and their backends behind one dispatch point, and the fused element-wise operations."""
 
 from sora2.kernels.activation import squared_relu
+from sora2.kernels.bf16 import bf16_speedup, has_fast_bf16
 from sora2.kernels.call import AttentionError
+from sora2.kernels.cpu.choice import (
+    CpuKernelError,
+    KernelChoice,
+    PlainKernelsWarning,
+    cpu_kernels,
+    use_cpu_kernels,
+)
 from sora2.kernels.dispatch import (
     BACKENDS,
     Choice,
@@ -10,16 +18,8 @@ from sora2.kernels.dispatch import (
     explain,
     record_choices,
 )
-from sora2.kernels.cpu.choice import (
-    KernelChoice,
-    KernelError,
-    PlainKernelsWarning,
-    cpu_kernels,
-    use_cpu_kernels,
-)
 from sora2.kernels.heads import Span, merge_heads, split_heads
 from sora2.kernels.levels import Levels, Modulation
-from sora2.kernels.matmul import has_fast_bf16
 from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
 from sora2.kernels.pattern import PADDING, Lists, TilePattern, concatenate, dense_pattern
 from sora2.kernels.rules import Part, Rule, Tiling, cached_tiling
@@ -32,8 +32,8 @@ __all__ = [
     "AttentionError",
     "Boxes",
     "Choice",
+    "CpuKernelError",
     "KernelChoice",
-    "KernelError",
     "Levels",
     "Lists",
     "Modulation",
@@ -48,6 +48,7 @@ __all__ = [
     "Tiles",
     "Tiling",
     "attention",
+    "bf16_speedup",
     "cached_tiling",
     "concatenate",
     "cpu_kernels",

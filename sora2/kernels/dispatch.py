@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sora2.kernels import dense, flex, matmul, reference, sdpa, tiled, xformers
+from sora2.kernels.bf16 import has_fast_bf16
 from sora2.kernels.call import AttentionError, Call, check
 from sora2.kernels.cpu import attention as tiles
-from sora2.kernels.matmul import has_fast_bf16
 from sora2.kernels.pattern import TilePattern
 from sora2.kernels.triton import triton_attention
 from sora2.kernels.triton import why_not as triton_why_not
@@ -216,13 +216,11 @@ def _automatic(call: Call) -> Choice:
     reason = tiles.why_not(call)
     if reason is None:
         return Choice("amx", "products in AMX tiles, scores stay in the cache")
-    if (
-        has_fast_bf16()
-    ):  # measured: products reach 316 to 504 GFLOP/s on an AVX512-bf16 CPU, the flash kernel 170
+    if has_fast_bf16():  # the flash kernel gains nothing from bf16
         return Choice(
             "matmul", "bf16 products around a softmax run at two to three times the flash kernel here"
         )
-    return Choice("sdpa", "this CPU has no bf16 products: the flash kernel, in float32")
+    return Choice("sdpa", "bf16 products are not faster on this CPU: the flash kernel, in float32")
 
 
 def _waste(call: Call, backend: str) -> str | None:

@@ -36,7 +36,10 @@ class Levels:
         library = library_for(stream)
         if library is None:
             return cls(
-                tuple(_by_run(*x) for x in zip(rows, runs, level_of_run, strict=True)), runs, level_of_run, None
+                tuple(_by_run(*x) for x in zip(rows, runs, level_of_run, strict=True)),
+                runs,
+                level_of_run,
+                None,
             )
         of_token = [
             index.view(r.batch, r.runs)
@@ -89,7 +92,9 @@ class Modulation:
             return self._compiled.gated_add(x, update, self.stacked, self.first + gate)
         return gated_add(x, update, self.levels.runs, self._plain(x.dtype)[gate])
 
-    def gated_add_norm_modulate(self, x: Tensor, update: Tensor, gate: int, eps: float) -> tuple[Tensor, Tensor]:
+    def gated_add_norm_modulate(
+        self, x: Tensor, update: Tensor, gate: int, eps: float
+    ) -> tuple[Tensor, Tensor]:
         """`gated_add`, and its result's norm modulated by the two parameters after the gate, (T, D) each."""
         if self._compiled is not None:
             return self._compiled.norm_modulate(x, update, self.stacked, self.first + gate, eps)

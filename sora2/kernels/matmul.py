@@ -8,7 +8,6 @@ recomputes them.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -25,13 +24,6 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 KEEP_WEIGHTS = 16 * 2**20
 #: Scores of one chunk, where they are not kept: about what the last-level cache holds.
 CHUNK_SCORES = 4 * 2**20
-
-
-@functools.cache
-def has_fast_bf16() -> bool:
-    """Whether this CPU has instructions for bf16 products (AVX512-bf16 or AMX); without them bf16 is far slower than
-    float32. With them it is not always faster: `sora2.train.parallel.bf16_speedup` measures."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def why_not(call: Call) -> str | None:

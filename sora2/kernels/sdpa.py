@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sora2.kernels.bf16 import has_fast_bf16
 from sora2.kernels.call import Call
-from sora2.kernels.matmul import has_fast_bf16
 
 #: On Hopper and later cuDNN is the fastest dense kernel, and PyTorch's own order has changed between versions.
 HOPPER = (9, 0)

@@ -68,10 +68,15 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
     return out.to(call.q.dtype), lse
 
 
-@torch.compiler.disable
 def _tiled(q: Tensor, k: Tensor, v: Tensor, pattern: TilePattern, scale: float) -> tuple[Tensor, Tensor]:
     steps = steps_of(pattern, q.shape[0], q.shape[1])
     return _Tiled.apply(q, k, v, steps, scale)  # type: ignore[no-any-return]
+
+
+# What `torch.compiler.disable` would mark it with; that decorator itself loads the compiler, half a second for commands
+# that compile nothing. Steps are Python over lists found once: there is nothing in them to compile.
+_tiled._torchdynamo_disable = True  # type: ignore[attr-defined]
+_tiled._torchdynamo_disable_msg = "tile-sparse attention runs step by step"  # type: ignore[attr-defined]
 
 
 class _Tiled(torch.autograd.Function):

@@ -83,7 +83,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, levels: Levels, packing: Packing) -> Tensor:
         """x (T, D) modality-major, levels of its tokens -> (T, D)."""
-        tables = [self.table["all" if "all" in self.table else s.group] for s in packing.segments]  # (6, D) each
+        tables = [
+            self.table["all" if "all" in self.table else s.group] for s in packing.segments
+        ]  # (6, D) each
         modulation = levels.layer(tables, 0, BLOCK_PARAMETERS)
         x, h = modulation.norm_modulate(x, 0, self.eps)  # (T, D) each
         h = self.attention(h, packing)  # (T, D)

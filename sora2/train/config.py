@@ -48,6 +48,9 @@ class TrainerConfig:
     precision: Literal["auto", "32-true", "bf16-mixed"] = (
         "auto"  # auto: bf16 where the hardware multiplies it
     )
+    cpu_kernels: Literal["auto", "compiled", "plain"] = (
+        "auto"  # of a run on the CPU; auto: compiled where there is a compiler, unless SORA2_CPU_KERNELS says otherwise
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     nodes: int = 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
-import time
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -13,6 +11,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from sora2.config import ConfigError
+from sora2.kernels import has_fast_bf16, use_cpu_kernels
 from sora2.train.config import TrainerConfig
 from sora2.train.recipe import Recipe
 
@@ -35,27 +34,21 @@ def precision(config: TrainerConfig) -> str:
     """
     if config.precision != "auto":
         return config.precision
-    return "bf16-mixed" if device(config).type == "cuda" or bf16_speedup() > 1.2 else "32-true"
+    return "bf16-mixed" if device(config).type == "cuda" or has_fast_bf16() else "32-true"
 
 
-@functools.cache
-def bf16_speedup(size: int = 768, rounds: int = 3) -> float:
-    """Time of a float32 over that of a bf16 matrix product on this CPU: about 0.5, 2 or 4 where bf16 is in hardware.
+def cpu_kernels(config: TrainerConfig) -> str:
+    """The CPU kernels a run uses, "compiled" or "plain", from here on in this process.
 
-    Flags do not tell: some CPUs with AVX512-bf16 multiply it at half the rate of float32.
+    As with the precision, the answer is written to the run's config.yaml, and a resumed run keeps it: the two differ in
+    the last digits.
+
+    Raises:
+        CpuKernelError: compiled ones are asked for and cannot be built.
     """
-
-    def seconds(dtype: torch.dtype) -> float:
-        a = torch.ones(size, size, dtype=dtype)
-        a @ a
-        times = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return seconds(torch.float32) / seconds(torch.bfloat16)
+    if device(config).type == "cuda":
+        return "plain"
+    return use_cpu_kernels(None if config.cpu_kernels == "auto" else config.cpu_kernels).name
 
 
 def keep_freed_memory() -> None:

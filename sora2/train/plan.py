@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from sora2.kernels import cpu_kernels
 from sora2.train import checkpoint
 from sora2.train.config import TrainConfig
 
@@ -26,6 +27,7 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
         ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
         ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}"),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
+        ("kernels", str(cpu_kernels()) if t.accelerator != "gpu" else "of the GPU"),
         ("checkpoint", f"every {t.checkpoint_every_samples:,} samples" + _minutes(t.checkpoint_every_minutes)),
         ("log", config.logger.name + (" (offline)" if config.logger.name == "wandb" and config.logger.offline else "")),
     ]  # fmt: skip

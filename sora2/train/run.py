@@ -17,7 +17,7 @@ from sora2.config import ConfigError, to_mapping
 from sora2.errors import UserError
 from sora2.train import checkpoint, parallel
 from sora2.train.callbacks import Checkpointer, ProgressLine, Stopper
-from sora2.train.config import LoggerConfig, TrainConfig
+from sora2.train.config import LoggerConfig, TrainConfig, TrainerConfig
 from sora2.train.datamodule import TrainingData
 from sora2.train.module import TrainingModule
 from sora2.train.plan import describe
@@ -38,7 +38,7 @@ def train(config: TrainConfig) -> Path:
     """
     recipe_module = importlib.import_module(RECIPES[config.recipe])
     folder = Path(config.out) / config.name
-    config = replace(config, trainer=replace(config.trainer, precision=precision(config, folder)))
+    config = replace(config, trainer=settled(config, folder))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     if parallel.device(config.trainer).type == "cpu":
@@ -93,12 +93,19 @@ def train(config: TrainConfig) -> Path:
     return folder
 
 
-def precision(config: TrainConfig, folder: Path) -> str:
-    """The precision to train in; "auto" means the one a run to be resumed began with, else `parallel.precision`."""
-    begun = folder / "config.yaml"
-    if config.trainer.precision == "auto" and checkpoint.newest(folder / "checkpoints") and begun.exists():
-        return yaml.safe_load(begun.read_text())["trainer"]["precision"]
-    return parallel.precision(config.trainer)
+def settled(config: TrainConfig, folder: Path) -> TrainerConfig:
+    """The trainer's settings with precision and CPU kernels decided.
+
+    "auto" means those that a run to be resumed began with, else what `parallel` finds here.
+    """
+    trainer, begun = config.trainer, folder / "config.yaml"
+    if checkpoint.newest(folder / "checkpoints") and begun.exists():
+        first = checkpoint.EARLIER | yaml.safe_load(begun.read_text())["trainer"]
+        kept = {
+            name: first[name] for name in ("precision", "cpu_kernels") if getattr(trainer, name) == "auto"
+        }
+        trainer = replace(trainer, **kept)
+    return replace(trainer, precision=parallel.precision(trainer), cpu_kernels=parallel.cpu_kernels(trainer))
 
 
 def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:

@@ -42,7 +42,9 @@ def find_compiler() -> str:
         if found is not None:
             return found
     raise BuildError(
-        f"the compiler CXX={wanted} is not on the path" if wanted else "no C++ compiler (g++ or clang++) is on the path"
+        f"the compiler CXX={wanted} is not on the path"
+        if wanted
+        else "no C++ compiler (g++ or clang++) is on the path"
     )
 
 
@@ -61,7 +63,9 @@ def library_path() -> tuple[Path, list[str]]:
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     command = [compiler, *FLAGS, native, str(SOURCE / "main.cpp")]
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=SECONDS).stdout
+        version = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, timeout=SECONDS
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the compiler {compiler} does not run: {error}") from error
     digest = hashlib.sha256("\0".join([*command[1:-1], version, processor(), torch.__version__]).encode())
@@ -90,7 +94,9 @@ def build() -> Path:
     try:
         done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:
-            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+            first = next(
+                (line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200]
+            )
             raise BuildError(f"{command[0]} fails with exit code {done.returncode}: {first}")
         os.chmod(temporary, 0o755)
         os.replace(temporary, path)

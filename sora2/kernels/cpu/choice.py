@@ -19,7 +19,7 @@ VARIABLE = "SORA2_CPU_KERNELS"
 DTYPES = (torch.bfloat16, torch.float32)
 
 
-class KernelError(UserError):
+class CpuKernelError(UserError):
     """The compiled CPU kernels were asked for and cannot be had."""
 
 
@@ -46,13 +46,13 @@ def use_cpu_kernels(mode: str | None = None) -> KernelChoice:
     """Choose for this process; None means what the environment variable SORA2_CPU_KERNELS says, "auto" without it.
 
     Raises:
-        KernelError: an unknown mode, or "compiled" where the library cannot be built.
+        CpuKernelError: an unknown mode, or "compiled" where the library cannot be built.
     """
     global _choice, _library
     asked = os.environ.get(VARIABLE, "auto") if mode is None else mode
     source = f"{VARIABLE}={asked}" if mode is None and VARIABLE in os.environ else "asked for"
     if asked not in MODES:
-        raise KernelError(f"CPU kernels {asked!r} are unknown: use one of {', '.join(MODES)}")
+        raise CpuKernelError(f"CPU kernels {asked!r} are unknown: use one of {', '.join(MODES)}")
     _library = None
     if asked == "plain":
         _choice = KernelChoice("plain", source)
@@ -61,14 +61,18 @@ def use_cpu_kernels(mode: str | None = None) -> KernelChoice:
         _library = Library(build())
     except (BuildError, OSError) as error:
         if asked == "compiled":
-            raise KernelError(
+            raise CpuKernelError(
                 f"the compiled CPU kernels cannot be had: {error}. Repair that, or use plain ones "
                 f"(trainer.cpu_kernels=plain or {VARIABLE}=plain)"
             ) from error
         _choice = KernelChoice("plain", str(error))
-        warnings.warn(f"CPU kernels are {_choice}; install a compiler for faster ones", PlainKernelsWarning, 2)
+        warnings.warn(
+            f"CPU kernels are {_choice}; install a compiler for faster ones", PlainKernelsWarning, 2
+        )
         return _choice
-    threads = "on torch's threads" if _library.threaded else "on one thread: torch's OpenMP runtime was not found"
+    threads = (
+        "on torch's threads" if _library.threaded else "on one thread: torch's OpenMP runtime was not found"
+    )
     _choice = KernelChoice("compiled", f"{_library.path.name}, {threads}")
     return _choice
 

@@ -60,7 +60,9 @@ class SplitHeads(torch.autograd.Function):
         qkv = qkv.contiguous()
         weight, cosine, sine = (x.float().contiguous() for x in (gain, cosine, sine))
         if qkv.shape != (b * n, 3 * h * dh) or cosine.shape not in ((1, n, dh // 2), (b, n, dh // 2)):
-            raise ValueError(f"qkv {tuple(qkv.shape)} and angles {tuple(cosine.shape)} do not fit heads {shape}")
+            raise ValueError(
+                f"qkv {tuple(qkv.shape)} and angles {tuple(cosine.shape)} do not fit heads {shape}"
+            )
         out = qkv.new_empty(3, b, h, n, dh)
         library.split_heads(
             _spans(spans, b, qkv.shape[0], n), qkv.dtype == torch.bfloat16, h, dh, qkv.data_ptr(), weight.data_ptr(),
@@ -103,7 +105,9 @@ class MergeHeads(torch.autograd.Function):
         return None, out, None
 
 
-def _merge(library: Library, in_heads: Tensor, in_stream: Tensor, spans: tuple[Span, ...], to_stream: bool) -> None:
+def _merge(
+    library: Library, in_heads: Tensor, in_stream: Tensor, spans: tuple[Span, ...], to_stream: bool
+) -> None:
     b, h, n, dh = in_heads.shape
     library.merge_heads(
         _spans(spans, b, in_stream.shape[0], n), in_heads.dtype == torch.bfloat16, to_stream, h, dh,

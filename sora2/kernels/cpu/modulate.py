@@ -149,10 +149,20 @@ class LevelRows:
         self._work = work_of([r.cpu().numpy() for r in row_of_token])
         self._pointers = (Pointer * len(rows))(*(r.data_ptr() for r in self._kept))
         self.tokens, (_, self.columns, self.width) = sum(len(r) for r in row_of_token), rows[0].shape
-        sizes = len(self._work["task_segment"]), int(self._work["split_slot"][-1]), len(self._work["split_row"])
+        sizes = (
+            len(self._work["task_segment"]),
+            int(self._work["split_slot"][-1]),
+            len(self._work["split_row"]),
+        )
         arrays = {name: x.ctypes.data for name, x in self._work.items()}
         self.plan = _Plan(
-            self.tokens, self.width, self.columns, len(rows), *sizes, **arrays, rows=ctypes.addressof(self._pointers)
+            self.tokens,
+            self.width,
+            self.columns,
+            len(rows),
+            *sizes,
+            **arrays,
+            rows=ctypes.addressof(self._pointers),
         )
 
     def norm_modulate(
@@ -179,7 +189,9 @@ class LevelRows:
             raise ValueError(f"the stream is ({self.tokens}, {self.width}); got {given}")
 
 
-def _prepared(x: Tensor, update: Tensor | None, table: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _prepared(
+    x: Tensor, update: Tensor | None, table: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     x = x.contiguous()
     update = None if update is None else update.to(x.dtype).contiguous()
     return x, update, None if table is None else table.contiguous()
@@ -240,7 +252,13 @@ class _NormModulate(torch.autograd.Function):
 class _GatedAdd(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, update: Tensor, table: Tensor | None, levels: LevelRows, column: int, *rows: Tensor
+        ctx: Any,
+        x: Tensor,
+        update: Tensor,
+        table: Tensor | None,
+        levels: LevelRows,
+        column: int,
+        *rows: Tensor,
     ) -> Tensor:
         x, update, table = _prepared(x, update, table)
         out = torch.empty_like(x)
