@@ -94,7 +94,14 @@ def train(cell: Cell, runs: Path, overrides: list[str]) -> Path:
     """The folder of the cell's exported codec, trained in a process of its own unless it is there."""
     export = runs / cell.name / "export"
     if not (export / "model.safetensors").is_file():
-        command = [sys.executable, "-m", "sora2.cli", "train", f"experiment={EXPERIMENT}", f"name={cell.name}"]
+        command = [
+            sys.executable,
+            "-m",
+            "sora2.cli",
+            "train",
+            f"experiment={EXPERIMENT}",
+            f"name={cell.name}",
+        ]
         subprocess.run([*command, f"out={runs}", *cell.overrides, *overrides], check=True, cwd=ROOT)
     return export
 
@@ -138,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--cells", nargs="+", default=[cell.name for cell in CELLS], metavar="NAME")
     p.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs")
     p.add_argument("--results", type=Path, default=ROOT / "notebooks" / "results" / "codec_ablation.json")
-    p.add_argument("overrides", nargs="*", help="of `sora2 train`, for every cell, such as trainer.max_samples=64")
+    p.add_argument(
+        "overrides", nargs="*", help="of `sora2 train`, for every cell, such as trainer.max_samples=64"
+    )
     return p
 
 
