@@ -4,8 +4,8 @@
     python scripts/codec_ablation.py
 
 Every cell is `sora2 train experiment=codec_ablation` with its overrides, for the same number of samples; then its
-reconstruction of held-out clips is measured per scene and style. A cell that was trained is not trained again. The results are
-what notebooks/02_codecs.ipynb shows. About 25 minutes on one free core that multiplies bfloat16.
+reconstruction of held-out clips is measured per scene and style. A cell that was trained is not trained again.
+notebooks/02_codecs.ipynb shows the results. About 40 minutes on one free core that multiplies bfloat16.
 """
 
 from __future__ import annotations
