@@ -45,7 +45,7 @@ def _cents(sound: NDArray[np.float64], sample_rate: int, hertz: float) -> float 
     window = np.hanning(sound.shape[1])
     power = (np.abs(np.fft.rfft(sound * window, size, axis=1)) ** 2).sum(axis=0)
     bins = hertz * size / sample_rate
-    low, high = (int(round(bins * 2 ** (side * REACH_CENTS / 1200))) for side in (-1, 1))
+    low, high = (round(bins * 2 ** (side * REACH_CENTS / 1200)) for side in (-1, 1))
     peak = low + int(power[low : high + 1].argmax())
     around = power[max(1, int(bins / 1.5)) : int(bins * 1.5)]
     if peak in (low, high) or power[peak] < PROMINENCE**2 * np.median(around):
