@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sora2.metrics.mouth import opening_correlation
-from sora2.metrics.pitch import note_errors
+from sora2.metrics.tuning import note_errors
 from sora2.metrics.recognise import recognise
 from sora2.toybox.speech import VOCABULARY
 from sora2.toybox.speech.recognise import recognised

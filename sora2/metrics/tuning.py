@@ -1,4 +1,4 @@
-"""The pitch of struck notes against the score, in cents."""
+"""How well struck notes are in tune with a known score, in cents."""
 
 from __future__ import annotations
 
