@@ -38,7 +38,7 @@ class Bar:
 
 
 def whole_world_bars(table: Table, seconds: float, megabytes: float) -> list[Bar]:
-    """Of a summary of whole-world clips; `seconds` of a round trip of the default clip on two threads."""
+    """Of a summary of whole-world clips; `seconds` of CPU time for a round trip of the default clip on one thread."""
     parts = {g: m["psnr_db"]["mean"] for g, m in table.items() if g.startswith(PARTS) and "psnr_db" in m}
     worst = min(parts, key=parts.__getitem__) if parts else "none"
     return [
@@ -48,7 +48,7 @@ def whole_world_bars(table: Table, seconds: float, megabytes: float) -> list[Bar
         Bar("mouth opening against the truth", _of(table, "mouth_correlation"), 0.95, True, "correlation"),
         Bar("words lost by the round trip", _of(table, "words_lost_points"), 5, False, "points"),
         Bar("pitch of notes, 90th percentile", _of(table, "pitch_cents", "p90"), 20, False, "cents"),
-        Bar("encode and decode of the default clip, 2 threads", seconds, 0.5, False, "s"),
+        Bar("encode and decode of the default clip, CPU time of one thread", seconds, 0.5, False, "s"),
         Bar("both codecs on disk", megabytes, 24, False, "MB"),
     ]
 

@@ -13,9 +13,13 @@ from sora2.codecs.evaluate import reconstruct
 from sora2.types import Clip
 
 
-def round_trip_seconds(codecs: Codecs, clip: Clip, threads: int, repeats: int = 7) -> dict[str, float]:
+def round_trip_seconds(codecs: Codecs, clip: Clip, threads: int, repeats: int = 5) -> dict[str, float]:
     """Encode and decode of one clip on `threads` CPU threads: the best of `repeats`, in seconds of wall clock and of
-    CPU time of all threads. On a busy machine the wall clock counts the waiting too."""
+    CPU time of all threads.
+
+    On a busy machine the wall clock counts the waiting too, and so does the CPU time of more than one thread, for
+    threads wait for each other by spinning: the CPU time of one thread is what a free core needs.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

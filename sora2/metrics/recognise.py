@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
-from numpy.typing import ArrayLike
+import torch
+from torch import Tensor
 
-from sora2.metrics.weights import find_weights
-from sora2.toybox.speech.recognise import WordRecogniser
+from sora2.media import resample_audio
+from sora2.metrics.networks.whisper import words_heard
 
-#: Name of the recogniser's weights in `sora2.metrics.weights`.
-WEIGHTS = "whisper-tiny-en"
+#: Whisper's own rate.
+SAMPLE_RATE = 16000
 
 
-def recognise(audio: ArrayLike, sample_rate: int, vocabulary: Sequence[str] | None = None) -> list[str]:
-    """The words heard in audio (channels, S) or (S,) of float samples in [-1, 1], in lower case and in order.
+def recognise(audio: Tensor, sample_rate: int, vocabulary: Sequence[str] | None = None) -> list[str]:
+    """The words heard in audio (channels, S) of float samples in [-1, 1], in lower case and in order.
 
     vocabulary: words that the recogniser is told beforehand; it may hear others. None: it is told nothing.
     The same samples give the same words. Count what was heard with `sora2.toybox.speech.recognise.recognised`.
@@ -23,9 +23,5 @@ def recognise(audio: ArrayLike, sample_rate: int, vocabulary: Sequence[str] | No
     Raises:
         MetricError: the weights are missing. SpeechError: faster-whisper is.
     """
-    return _recogniser(() if vocabulary is None else tuple(vocabulary)).words(audio, sample_rate)
-
-
-@functools.lru_cache(maxsize=2)
-def _recogniser(vocabulary: tuple[str, ...]) -> WordRecogniser:
-    return WordRecogniser(find_weights(WEIGHTS), vocabulary)
+    mono = resample_audio(audio.mean(dim=0, keepdim=True).to(torch.float32), sample_rate, SAMPLE_RATE)[0]
+    return words_heard(mono.numpy(), () if vocabulary is None else vocabulary)

@@ -18,7 +18,7 @@ needs_espeak = pytest.mark.skipif(
 )
 needs_whisper = pytest.mark.skipif(
     bool(missing_weights(["whisper-tiny-en"])) or importlib.util.find_spec("faster_whisper") is None,
-    reason="needs sora2[speech]",
+    reason="needs sora2[eval]",
 )
 
 

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -39,9 +40,14 @@ class WordRecogniser:
         self._prompt = ", ".join(sorted(vocabulary)) + "." if vocabulary else None
         self._model = WhisperModel(str(model), device="cpu", compute_type="int8", cpu_threads=threads)
 
+    @property
+    def network(self) -> Any:
+        """The `ctranslate2.models.Whisper` itself."""
+        return self._model.model
+
     def words(self, audio: np.ndarray, sample_rate: int) -> list[str]:
         """The words heard in audio (channels, S) or (S,), in lower case."""
-        mono = np.atleast_2d(np.asarray(audio)).mean(axis=0).astype(np.float64)
+        mono = np.atleast_2d(audio).mean(axis=0).astype(np.float64)
         if sample_rate != SAMPLE_RATE:
             shared = np.gcd(sample_rate, SAMPLE_RATE)
             mono = resample_poly(mono, SAMPLE_RATE // shared, sample_rate // shared)
