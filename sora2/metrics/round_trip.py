@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from sora2.metrics.mouth import opening_correlation
-from sora2.metrics.tuning import note_errors
 from sora2.metrics.recognise import recognise
+from sora2.metrics.tuning import REACH_CENTS, note_errors
 from sora2.toybox.speech import VOCABULARY
 from sora2.toybox.speech.recognise import recognised
 from sora2.types import Clip
+
+#: What a note counts whose pitch is gone: at least that far off.
+LOST_CENTS = REACH_CENTS
 
 
 def judge(clip: Clip, decoded: Clip) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -16,7 +21,8 @@ def judge(clip: Clip, decoded: Clip) -> tuple[dict[str, float], dict[str, list[f
     - talk: mouth_correlation of the decoded pictures with the truth, and mouth_correlation_original; per word,
       words_percent that the recogniser hears of the round trip (100 or 0), words_original_percent, and their
       difference words_lost_points, positive where the round trip loses;
-    - strike: per note pitch_cents, the error of the decoded sound against the score, and pitch_original_cents.
+    - strike: per note that has a pitch in the original, pitch_original_cents, the error against the score; pitch_cents
+      of the decoded sound, `LOST_CENTS` where its pitch is not heard any more; and notes_lost_percent of those.
 
     Raises:
         MetricError, SpeechError: the recogniser is not installed, and there is a talking clip.
@@ -38,8 +44,11 @@ def judge(clip: Clip, decoded: Clip) -> tuple[dict[str, float], dict[str, list[f
             "words_lost_points": [a - b for a, b in zip(original, heard, strict=True)],
         }
     if truth.get("scene") == "strike":
+        original, decoded_errors = (note_errors(c, truth) for c in (clip, decoded))
+        pairs = [(a, b) for a, b in zip(original, decoded_errors, strict=True) if not math.isnan(a)]
         return {}, {
-            "pitch_cents": note_errors(decoded, truth),
-            "pitch_original_cents": note_errors(clip, truth),
+            "pitch_cents": [LOST_CENTS if math.isnan(b) else b for _, b in pairs],
+            "pitch_original_cents": [a for a, _ in pairs],
+            "notes_lost_percent": [100.0 * math.isnan(b) for _, b in pairs],
         }
     return {}, {}

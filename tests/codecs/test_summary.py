@@ -17,7 +17,10 @@ def rows():
         Row(
             f"clip-{i}",
             ("all", f"style {'pencil' if i % 2 else 'cartoon'}", f"scene {'talk' if i % 3 else 'rain'}"),
-            {"psnr_db": 30.0 + 4 * (i % 2) + rng.normal(0, 0.1), "mouth_correlation": 0.97 if i else math.nan},
+            {
+                "psnr_db": 30.0 + 4 * (i % 2) + rng.normal(0, 0.1),
+                "mouth_correlation": 0.97 if i else math.nan,
+            },
             {"onset_shift_ms": [-1.0, 1.0, 3.0], "words_lost_points": [0.0, 100.0 if i == 3 else 0.0]},
         )
         for i in range(12)
