@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -25,15 +26,28 @@ from sora2.types import Clip
 #: Ambiences that are noise: a waveform codec is not asked to repeat their samples.
 NOISE_LIKE = ("rain", "wind", "city")
 
+#: More values of (clip, its reconstruction): one number per clip, and lists of one number per event.
+Judge = Callable[[Clip, Clip], tuple[dict[str, float], dict[str, list[float]]]]
+
 
 @dataclass(frozen=True)
 class Row:
-    """Reconstruction of one clip. NaN where a value does not apply."""
+    """Reconstruction of one clip. NaN where a value does not apply.
+
+    `events` holds what there are several of in a clip; they are pooled over clips. Names that end in "_percent" or
+    "_points" are summed up by their mean, all others by the median and 90th percentile of their size.
+    """
 
     key: str
-    group: str
+    groups: tuple[str, ...]
     values: dict[str, float]
-    onset_shifts_ms: list[float] = field(default_factory=list)
+    events: dict[str, list[float]] = field(default_factory=dict)
+
+
+def has_noise(truth: dict[str, Any]) -> bool:
+    """Whether noise sounds in a Toybox clip: ambience, weather, traffic, friction, or a strand that has any."""
+    own = truth["ambience"] in NOISE_LIKE or "own_ambience" in truth or bool(truth.get("rolls"))
+    return own or any(has_noise(strand) for strand in truth.get("strands", []))
 
 
 def reconstruct(codecs: Codecs, clip: Clip) -> Clip:
@@ -49,10 +63,16 @@ def reconstruct(codecs: Codecs, clip: Clip) -> Clip:
     return decoded.replace(caption=clip.caption, key=clip.key)
 
 
-def measure_clip(codecs: Codecs, clip: Clip, group: str) -> tuple[Row, Clip]:
-    """The row of one clip, and its reconstruction. `group` names the clips it is summed up with."""
+def measure_clip(
+    codecs: Codecs, clip: Clip, groups: Sequence[str], judge: Judge | None = None, waveform: bool = True
+) -> tuple[Row, Clip]:
+    """The row of one clip, and its reconstruction. `groups` name the clips it is summed up with.
+
+    waveform: whether SI-SDR is asked for, which noise has no use for.
+    """
     other = reconstruct(codecs, clip)
-    values, shifts = {}, []
+    values: dict[str, float] = {}
+    events: dict[str, list[float]] = {}
     if clip.video is not None:
         values["psnr_db"] = measure.psnr(clip.video, other.video)
     if clip.audio is not None:
@@ -61,70 +81,30 @@ def measure_clip(codecs: Codecs, clip: Clip, group: str) -> tuple[Row, Clip]:
         )
         samples = min(sound.shape[1], other.audio.shape[1])
         sound, back = sound[:, :samples], other.audio[:, :samples]
-        values["si_sdr_db"] = measure.si_sdr(sound, back)
+        if waveform:
+            values["si_sdr_db"] = measure.si_sdr(sound, back)
         values["log_mel_db"] = measure.log_mel_distance(sound, back, other.sample_rate)
-        events = clip.meta.get("truth", {}).get("events", [])
-        shifts = measure.onset_shifts(sound, back, other.sample_rate, [e["onset_seconds"] for e in events])
-    return Row(clip.key, group, values, shifts), other
+        onsets = [e["onset_seconds"] for e in clip.meta.get("truth", {}).get("events", [])]
+        events["onset_shift_ms"] = measure.onset_shifts(sound, back, other.sample_rate, onsets)
+    if judge is not None:
+        more, lists = judge(clip, other)
+        values |= more
+        events |= lists
+    return Row(clip.key, tuple(groups), values, events), other
 
 
-def evaluate_clips(codecs: Codecs, clips: Iterable[tuple[str, Clip]], total: int | None = None) -> list[Row]:
-    """Rows of (group, clip) pairs, with a progress bar."""
+def evaluate_clips(
+    codecs: Codecs,
+    clips: Iterable[tuple[Sequence[str], Clip]],
+    total: int | None = None,
+    judge: Judge | None = None,
+    waveform: Callable[[Clip], bool] = lambda clip: True,
+) -> list[Row]:
+    """Rows of (groups, clip) pairs, with a progress bar; `waveform` says of which clips SI-SDR is measured."""
     return [
-        measure_clip(codecs, clip, group)[0]
-        for group, clip in tqdm(clips, total=total, desc="codec round trip", unit="clip", leave=False)
+        measure_clip(codecs, clip, groups, judge, waveform(clip))[0]
+        for groups, clip in tqdm(clips, total=total, desc="codec round trip", unit="clip", leave=False)
     ]
-
-
-def summarise(rows: list[Row], seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
-    """group -> metric -> mean, median, low, high (95 % bootstrap interval over clips, of the mean) and n.
-
-    Onset shifts are pooled over events: median and 90th percentile of their size in ms, interval of the median.
-    """
-    generator = np.random.default_rng(seed)
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    for group in dict.fromkeys(row.group for row in rows):
-        members = [row for row in rows if row.group == group]
-        table[group] = {}
-        for name in dict.fromkeys(n for row in members for n in row.values):
-            values = np.array([row.values[name] for row in members if name in row.values])
-            missing = int(np.isnan(values).sum())
-            values = values[~np.isnan(values)]
-            if len(values):
-                draws = generator.choice(values, (1000, len(values))).mean(1)
-                table[group][name] = {
-                    "mean": float(values.mean()),
-                    "median": float(np.median(values)),
-                    "low": float(np.quantile(draws, 0.025)),
-                    "high": float(np.quantile(draws, 0.975)),
-                    "n": len(values),
-                    "unmeasurable": missing,
-                }
-        shifts = np.abs([s for row in members for s in row.onset_shifts_ms])
-        if len(shifts):
-            draws = np.median(generator.choice(shifts, (1000, len(shifts))), axis=1)
-            table[group]["onset_shift_ms"] = {
-                "mean": float(shifts.mean()),
-                "median": float(np.median(shifts)),
-                "p90": float(np.quantile(shifts, 0.9)),
-                "low": float(np.quantile(draws, 0.025)),
-                "high": float(np.quantile(draws, 0.975)),
-                "n": len(shifts),
-            }
-    return table
-
-
-def format_table(table: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The summary as a Markdown table."""
-    lines = ["| clips | metric | mean | median | 95 % interval | n |", "|---|---|---|---|---|---|"]
-    for group, metrics in table.items():
-        for name, v in metrics.items():
-            of = " (median)" if name == "onset_shift_ms" else ""
-            interval = f"{v['low']:.2f} to {v['high']:.2f}{of}"
-            lines.append(
-                f"| {group} | {name} | {v['mean']:.2f} | {v['median']:.2f} | {interval} | {v['n']} |"
-            )
-    return "\n".join(lines)
 
 
 def side_by_side(pairs: list[tuple[Clip, Clip]], path: str | Path, frames: int = 8) -> Path:

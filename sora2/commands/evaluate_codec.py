@@ -1,29 +1,30 @@
-"""`sora2 evaluate-codec`: what the codecs lose on held-out clips, as JSON, a table and a contact sheet."""
+"""`sora2 evaluate-codec`: what the codecs lose on held-out clips, as JSON, tables and a contact sheet."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from sora2.atomic import save_text
 from sora2.codecs import Codecs, load_codecs
-from sora2.codecs.evaluate import (
-    NOISE_LIKE,
-    evaluate_clips,
-    format_table,
-    reconstruct,
-    side_by_side,
-    summarise,
-)
+from sora2.codecs.bars import format_bars, whole_world_bars
+from sora2.codecs.cost import bytes_on_disk, round_trip_seconds
+from sora2.codecs.evaluate import NOISE_LIKE, evaluate_clips, has_noise, reconstruct, side_by_side
+from sora2.codecs.summary import Table, format_table, summarise
 from sora2.data.datasets import RawDataset
-from sora2.toybox import Toybox, ToyboxConfig
+from sora2.toybox import Toybox, ToyboxConfig, whole_world
 from sora2.types import Clip
+
+#: The clips of one group are summed up together. The last group of a clip is the one whose pictures are shown.
+Grouped = tuple[tuple[str, ...], Clip]
 
 
 def main(argv: list[str]) -> int:
@@ -32,41 +33,82 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(args.threads)
     codecs = load_codecs(args.video_codec, args.audio_codec, text=None).to(args.device)
     clips = list(_clips(args, codecs))
-    rows = evaluate_clips(codecs, clips, total=len(clips))
-    table = summarise(rows)
+    report: dict[str, Any] = {"fingerprints": codecs.fingerprints(), "world": args.world}
+    if args.world == "whole":
+        from sora2.metrics.round_trip import judge
+
+        rows = evaluate_clips(codecs, clips, len(clips), judge, lambda clip: not _is_noisy(clip))
+        table = _all_then_parts(summarise(rows))
+        report |= _costs(args, codecs)
+        bars = whole_world_bars(table, report["seconds"]["1"]["cpu"], report["bytes"] / 1e6)
+        report["bars"] = [bar.record() for bar in bars]
+        text = f"{format_table(table)}\n\n{format_bars(bars)}\n\n{_cost_line(report)}"
+    else:
+        rows = evaluate_clips(codecs, clips, len(clips))
+        table = summarise(rows)
+        text = format_table(table)
+    report |= {"summary": table, "rows": [asdict(row) for row in rows]}
     args.out.mkdir(parents=True, exist_ok=True)
-    report = {"fingerprints": codecs.fingerprints(), "summary": table, "rows": [asdict(row) for row in rows]}
     save_text(json.dumps(report, indent=1) + "\n", args.out / "codec.json")
-    text = format_table(table)
     save_text(text + "\n", args.out / "codec.md")
-    groups = dict.fromkeys(group for group, _ in clips)
-    shown = [clip for g in groups for clip in [c for name, c in clips if name == g][: args.pictures]]
+    groups = dict.fromkeys(names[-1] for names, _ in clips)
+    shown = [clip for g in groups for clip in [c for names, c in clips if names[-1] == g][: args.pictures]]
     sheet = side_by_side([(clip, reconstruct(codecs, clip)) for clip in shown], args.out / "codec.png")
     print(text)
     print(f"written: {args.out / 'codec.json'}, {args.out / 'codec.md'}, {sheet}")
     return 0
 
 
-def _clips(args: argparse.Namespace, codecs: Codecs) -> Iterator[tuple[str, Clip]]:
-    """Toybox test clips in two groups, without and with noise-like ambience, then the clips of raw shards."""
+def _clips(args: argparse.Namespace, codecs: Codecs) -> Iterator[Grouped]:
+    """Toybox test clips, grouped by scene and style or, in the narrow world, by noise; then the clips of raw shards."""
     if args.toybox:
-        world = Toybox(
-            ToyboxConfig(
-                split="test", frames=args.frames, height=args.size, width=args.size, fps=args.fps,
-                sample_rate=codecs.audio.sample_rate, channels=codecs.audio.channels,
-            )
-        )  # fmt: skip
+        world = Toybox(_world(args, codecs))
         for clip in world.clips(range(args.toybox)):
-            noisy = clip.meta["truth"]["ambience"] in NOISE_LIKE
-            yield ("toybox, noise ambience" if noisy else "toybox, no noise"), clip
+            truth = clip.meta["truth"]
+            if args.world == "whole":
+                yield ("all", f"style {truth['style']}", f"scene {truth['scene']}"), clip
+            else:
+                noisy = truth["ambience"] in NOISE_LIKE
+                yield (("toybox, noise ambience" if noisy else "toybox, no noise"),), clip
     for folder in args.shards:
         dataset = RawDataset(folder)
         chosen = np.unique(
             np.linspace(0, len(dataset) - 1, min(args.clips, len(dataset))).round().astype(int)
         )
         for i in chosen:
-            yield f"{folder.parent.name}, {folder.name}", dataset[int(i)]
+            yield (f"{folder.parent.name}, {folder.name}",), dataset[int(i)]
         dataset.close()
+
+
+def _world(args: argparse.Namespace, codecs: Codecs) -> ToyboxConfig:
+    config = whole_world() if args.world == "whole" else ToyboxConfig()
+    if args.scenes is not None:
+        config = dataclasses.replace(config, scenes=tuple(args.scenes))
+    shape = {"frames": args.frames, "height": args.size, "width": args.size, "fps": args.fps}
+    sound = {"sample_rate": codecs.audio.sample_rate, "channels": codecs.audio.channels}
+    return dataclasses.replace(config, split="test", **shape, **sound)
+
+
+def _is_noisy(clip: Clip) -> bool:
+    return "truth" in clip.meta and has_noise(clip.meta["truth"])
+
+
+def _all_then_parts(table: Table) -> Table:
+    return dict(sorted(table.items(), key=lambda item: (item[0] != "all", item[0])))
+
+
+def _costs(args: argparse.Namespace, codecs: Codecs) -> dict[str, Any]:
+    clip = Toybox(ToyboxConfig(split="test")).clip(0)
+    seconds = {str(threads): round_trip_seconds(codecs, clip, threads) for threads in (1, 2)}
+    return {"seconds": seconds, "bytes": bytes_on_disk([args.video_codec, args.audio_codec])}
+
+
+def _cost_line(report: dict[str, Any]) -> str:
+    parts = [
+        f"{threads} thread{'s' if threads != '1' else ''} {s['wall']:.3f} s of wall clock, {s['cpu']:.3f} s of CPU time"
+        for threads, s in report["seconds"].items()
+    ]
+    return f"Encode and decode of the default clip, the best of 5: {'; '.join(parts)}."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +116,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--video-codec", type=Path, default=Path("checkpoints/video_vae"))
     p.add_argument("--audio-codec", type=Path, default=Path("checkpoints/audio_vae"))
     p.add_argument(
-        "--toybox", type=int, default=128, metavar="N", help="Toybox test clips; 0 leaves them out"
+        "--world",
+        choices=("narrow", "whole"),
+        default="narrow",
+        help="whole: every scene and style, with mouths, words, notes, costs and what must be reached; needs the "
+        "extra `eval`",
+    )
+    p.add_argument("--scenes", nargs="+", help="Toybox scenes; default: those of the world")
+    p.add_argument(
+        "--toybox",
+        type=int,
+        default=128,
+        metavar="N",
+        help="Toybox test clips, scenes in turn; 0 leaves them out",
     )
     p.add_argument(
         "--shards",

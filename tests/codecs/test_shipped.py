@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sora2.codecs import load_codecs
-from sora2.codecs.evaluate import evaluate_clips, reconstruct, summarise
+from sora2.codecs.evaluate import evaluate_clips, reconstruct
 from sora2.codecs.losses import magnitudes
+from sora2.codecs.summary import summarise
 from sora2.commands import evaluate_codec
 from sora2.toybox import Toybox, ToyboxConfig
 
@@ -35,7 +36,7 @@ def test_both_fit_in_16_megabytes():
 
 def test_quality_floor(codecs, clips):
     quiet = [c for c in clips if c.meta["truth"]["ambience"] == "silence"]
-    summary = summarise(evaluate_clips(codecs, [("quiet", c) for c in quiet]))["quiet"]
+    summary = summarise(evaluate_clips(codecs, [(("quiet",), c) for c in quiet]))["quiet"]
     assert summary["psnr_db"]["mean"] > 34
     assert summary["si_sdr_db"]["mean"] > 10
     assert summary["onset_shift_ms"]["median"] <= 5

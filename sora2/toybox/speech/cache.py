@@ -28,7 +28,11 @@ T = TypeVar("T")
 #: Folder of the cache, when it is not the user's cache folder.
 FOLDER_VARIABLE = "SORA2_SPEECH_CACHE"
 DISK_BYTES = 256 << 20
-MEMORY_BYTES = 64 << 20
+#: Of each cache in memory: about 190 words. A clip asks for each of its words several times, the next clip for others
+#: (there are 6480 of word, voice, pitch and rate), so a larger one is not faster and only keeps a generator growing.
+MEMORY_BYTES = 8 << 20
+#: What a span takes beside the sound.
+_SPAN_BYTES = 320
 #: The folder is measured at the first write of a process and then after so many.
 _WRITES_BETWEEN_CHECKS = 256
 #: Part of every key: change it when trimming or storing changes.
@@ -84,9 +88,7 @@ class CachedBackend:
         return self._fingerprint
 
     def speak(self, words: tuple[str, ...], voice: Voice) -> Utterance:
-        return self._memory.get(
-            (words, voice), lambda: self._from_disk(words, voice), lambda utterance: utterance.audio.nbytes
-        )
+        return self._memory.get((words, voice), lambda: self._from_disk(words, voice), _bytes_of)
 
     def _from_disk(self, words: tuple[str, ...], voice: Voice) -> Utterance:
         if self.folder is None:
@@ -102,6 +104,10 @@ class CachedBackend:
                 if self._writes % _WRITES_BETWEEN_CHECKS == 1:
                     shrink(self.folder, self.disk_bytes)
         return found
+
+
+def _bytes_of(utterance: Utterance) -> int:
+    return utterance.audio.nbytes + _SPAN_BYTES * (len(utterance.phonemes) + len(utterance.words))
 
 
 def default_folder() -> Path:
