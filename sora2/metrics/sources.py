@@ -99,7 +99,7 @@ def _read_film(film: Path, seconds: float, shorter_side: int) -> Clip:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """{"truth", "prompt", "seed", "enrolment"} of a clip, each None or empty where the JSON, or the file, does not have it.
+    """{"truth", "prompt", "seed", "enrolment"} of a clip; what the JSON does not have, or no JSON, is None or empty.
 
     Raises:
         MetricError: the file is not a JSON object.
