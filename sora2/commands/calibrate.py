@@ -70,10 +70,13 @@ def main(argv: list[str]) -> int:
     if args.out.exists() and not args.out.is_dir():
         raise MetricError(f"--out {args.out} is a file; give the name of a folder")
     metrics, _ = select_metrics(None if args.metrics is None else args.metrics.split(","))
-    if args.metrics is None and args.domain != "bounce":
+    if args.metrics is None:
         metrics = {n: m for n, m in metrics.items() if m.domain == args.domain}
     clips = calibration_clips(args.clips, args.split, args.toybox_seed, args.domain)
     corruptions = select_corruptions(None if args.corruptions is None else args.corruptions.split(","))
+    if args.corruptions is None:
+        scene = "talk" if args.domain == "cameo" else args.domain
+        corruptions = {n: c for n, c in corruptions.items() if not c.scenes or scene in c.scenes}
     cache = args.out / "measured"
     if args.fresh:
         shutil.rmtree(cache, ignore_errors=True)

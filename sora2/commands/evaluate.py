@@ -281,6 +281,7 @@ def build_rows(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The subject, then the control rows; and what is to be noted about the subject."""
     from sora2.metrics import controls, sources
+    from sora2.metrics.enrolment import cameo_clips
     from sora2.metrics.evaluation import Row
     from sora2.metrics.gates import Expected
     from sora2.toybox import Toybox, ToyboxConfig
@@ -292,7 +293,7 @@ def build_rows(
     wants_toybox = not args.no_controls or args.folder is None
     clips = []
     if wants_toybox and args.split == "cameo":
-        clips = sources.cameo_clips(config, args.clips)
+        clips = cameo_clips(config, args.clips)
     elif wants_toybox:
         clips = Toybox(config).clips(range(args.clips))
     real = controls.real_items(clips)

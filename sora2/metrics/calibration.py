@@ -28,10 +28,10 @@ from tqdm import tqdm
 from sora2.atomic import save_json
 from sora2.metrics.controls import Item
 from sora2.metrics.corruptions import Corruption, Subject, all_corruptions
+from sora2.metrics.enrolment import cameo_clips
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.measuring import Task, fingerprint
 from sora2.metrics.registry import Metric, all_metrics
-from sora2.metrics.sources import cameo_clips
 from sora2.metrics.values import MetricError
 from sora2.toybox import Toybox, ToyboxConfig
 from sora2.toybox.physics import JammedError

@@ -27,9 +27,9 @@ _FILE = Path(__file__).with_name("drawn_faces.json")
 #: Side of the window that is classified, pixels, and what of the head's height it shows.
 WINDOW, OF_HEAD = 40, 1.0
 #: Heights of a head, of the picture's shorter side, that are looked for.
-HEADS = tuple(np.geomspace(0.40, 0.95, 10).round(3).tolist())
+HEADS = tuple(np.geomspace(0.40, 0.95, 9).round(3).tolist())
 #: Frames of a shot that are looked at.
-LOOKS = 5
+LOOKS = 3
 #: Share of those in which a photographed face must be seen.
 SEEN = 0.6
 

@@ -27,11 +27,12 @@ def find_cuts(video: NDArray[np.uint8]) -> NDArray[np.intp]:
     step = np.abs(np.diff(small, axis=0)).mean(axis=(1, 2, 3))  # (T - 1,)
     last = len(small) - 1
     index = np.arange(last)
-    across = np.abs(small[np.minimum(index + 3, last)] - small[np.maximum(index - 1, 0)]).mean(axis=(1, 2, 3))
+    ahead = np.abs(small[np.minimum(index + 3, last)] - small[:-1]).mean(axis=(1, 2, 3))
+    behind = np.abs(small[1:] - small[np.maximum(index - 2, 0)]).mean(axis=(1, 2, 3))
     padded = np.pad(step, 3, mode="edge")
     around = np.lib.stride_tricks.sliding_window_view(padded, 7)[:, [0, 1, 2, 4, 5, 6]]
     usual = np.median(around, axis=1)
-    size = np.minimum(step, across)
+    size = np.minimum(step, np.minimum(ahead, behind))
     found = (size > LEAST_LEVELS) & (size / (usual + 1) > LEAST_RATIO)
     found[1:] &= ~(found[:-1] & (step[1:] <= step[:-1]))
     return np.flatnonzero(found) + 1

@@ -17,7 +17,6 @@ from sora2.metrics.controls import Item
 from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError
 from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
-from sora2.toybox.identity import CLIPS_PER_CAMEO
 from sora2.types import Clip
 
 #: Parts of a toybox truth that a caption commands. The rest (paths, events) is one of many possible outcomes.
@@ -36,16 +35,6 @@ def commanded(truth: dict[str, Any]) -> dict[str, Any]:
     kept |= {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL if n in ball} for ball in balls]}
     words, _ = spoken_words(truth)
     return kept | ({"words": words} if words else {})
-
-
-def cameo_clips(config: ToyboxConfig, count: int) -> list[Clip]:
-    """Target clips of split `cameo`, each with its person's enrolment clips in `meta["enrolment"]`."""
-    box = Toybox(config)
-    clips = []
-    for first in range(0, count * CLIPS_PER_CAMEO, CLIPS_PER_CAMEO):
-        *takes, target = box.clips(range(first, first + CLIPS_PER_CAMEO))
-        clips.append(target.replace(meta={**target.meta, "enrolment": tuple(takes)}))
-    return clips
 
 
 def find_films(folder: Path) -> list[Path]:

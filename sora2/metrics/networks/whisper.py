@@ -28,7 +28,7 @@ def encoder_mean(sound: NDArray[np.float32]) -> NDArray[np.float64]:
     from faster_whisper.feature_extractor import FeatureExtractor
 
     mel = FeatureExtractor(feature_size=80)(sound, padding=0)[None, :, :MOST_FRAMES]  # (1, 80, frames)
-    model = _recogniser(find_weights(WEIGHTS), ()).model
+    model = _recogniser(find_weights(WEIGHTS), ()).network
     states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel, np.float32)))
     return np.array(states, np.float64)[0].mean(axis=0)
 

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -38,6 +39,11 @@ class WordRecogniser:
             raise SpeechError(f"{model} holds no model.bin: give the folder of a CTranslate2 Whisper model")
         self._prompt = ", ".join(sorted(vocabulary)) + "." if vocabulary else None
         self._model = WhisperModel(str(model), device="cpu", compute_type="int8", cpu_threads=threads)
+
+    @property
+    def network(self) -> Any:
+        """The `ctranslate2.models.Whisper` itself."""
+        return self._model.model
 
     def words(self, audio: np.ndarray, sample_rate: int) -> list[str]:
         """The words heard in audio (channels, S) or (S,), in lower case."""
