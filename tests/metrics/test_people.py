@@ -1,9 +1,13 @@
 """Speech, identity, mouths and cuts, on clips of the toybox whose truth is exact."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from sora2.cli import main
+from sora2.media import write_clip
 from sora2.metrics import Evidence, all_metrics
 from sora2.metrics.calibration import calibrate, calibration_clips
 from sora2.metrics.controls import real_items, shuffled_audio, wrong_enrolment
@@ -14,6 +18,7 @@ from sora2.metrics.identity import separation
 from sora2.metrics.measuring import Task, measure
 from sora2.metrics.registry import all_corpus_metrics
 from sora2.metrics.shots import find_cuts
+from sora2.metrics.sources import folder_items
 from sora2.metrics.transcripts import spoken_words, word_accuracy, word_errors
 from sora2.metrics.values import Unmeasurable
 from sora2.toybox import Toybox, ToyboxConfig
@@ -194,3 +199,29 @@ def test_own_damage_is_noticed_in_proportion_and_that_of_others_is_not(domain):
             elif not response.expected:
                 assert response.indifferent or response.improves, (name, kind, response.change()[0])
         assert answered, name
+
+
+def test_the_command_compares_targets_with_their_enrolment_and_with_strangers(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--real", "--split", "cameo", "--scenes", "talk", "--clips", "3", "--metrics",
+                 "voice_similarity,face_similarity", "--show", "1", "--quiet", "--out", str(out)]  # fmt: skip
+    assert main(["evaluate", *arguments]) == 0
+    rows = json.loads((out / "metrics.json").read_text())["rows"]
+    for name in ("voice_similarity", "face_similarity"):
+        real, strangers = (rows[r]["summary"][name]["value"]["estimate"] for r in ("real", "wrong enrolment"))
+        assert real > strangers
+
+
+def test_enrolment_of_a_folder_is_named_in_the_json(tmp_path, cameo):
+    target, take = cameo[0], cameo[0].meta["enrolment"][0]
+    write_clip(target, tmp_path / "target.mp4")
+    (tmp_path / "people").mkdir()
+    write_clip(take, tmp_path / "people" / "take.mp4")
+    side = {"caption": target.caption, "enrolment": ["people/take.mp4"]}
+    (tmp_path / "target.json").write_text(json.dumps(side))
+    (item,) = folder_items([tmp_path / "target.mp4"], seconds=12.0, shorter_side=128)
+    (enrolled,) = item.clip.meta["enrolment"]
+    assert enrolled.video.shape == take.video.shape
+    (tmp_path / "target.json").write_text(json.dumps({**side, "enrolment": ["nobody.mp4"]}))
+    (item,) = folder_items([tmp_path / "target.mp4"], seconds=12.0, shorter_side=128)
+    assert item.clip is None and "nobody.mp4" in item.failure
