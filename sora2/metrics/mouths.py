@@ -143,7 +143,7 @@ def lag_seconds(lags: Array, found: Array) -> tuple[float, float]:
     return lag, float(found[k])
 
 
-def measure_mouth_lag(clips: int = 120, seed: int = 0) -> MouthLag:
+def measure_mouth_lag(clips: int = 30, seed: int = 0) -> MouthLag:
     """Median lag on train clips of `talk`, with the stored bias put back."""
     from sora2.toybox import Toybox, ToyboxConfig
 
