@@ -81,6 +81,7 @@ class Evidence:
             same |= {"truth", "paths"}
         if [id(c) for c in self.enrolment] == [id(c) for c in other.enrolment]:
             same |= {"enrolment"}
+            self.of_enrolment = other.of_enrolment
         self._remembered |= {f: known for f, known in other._remembered.items() if known[1] <= same}
         return self
 
@@ -116,6 +117,11 @@ class Evidence:
     def luma(self) -> NDArray[np.float32]:
         """(T, H, W) brightness 0-255, BT.709."""
         return self.clip.video.numpy() @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+    @cached_property
+    def of_enrolment(self) -> list[Evidence]:
+        """Evidence of the enrolment clips, measured once."""
+        return [Evidence(clip) for clip in self.enrolment]
 
     @cached_property
     def cuts(self) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sora2.metrics.events import heard_events, seen_events
 from sora2.metrics.evidence import Evidence
-from sora2.metrics.identity import enrolled, face_of, voice_of
+from sora2.metrics.identity import enrolled, face_of, own, voice_of
 from sora2.metrics.networks import published, whisper
 from sora2.metrics.networks.front_ends import vggish_examples
 from sora2.metrics.networks.image import image_features
@@ -157,8 +157,8 @@ def efficientnet_lite0(evidence: Evidence) -> Array:
 def face(evidence: Evidence) -> dict[str, list[float]]:
     """Face of the clip, and of its enrolment."""
     return {
-        "own": face_of(evidence).tolist(),
-        "enrolled": enrolled(evidence.enrolment, "video", face_of).tolist(),
+        "own": own(evidence, "video", face_of).tolist(),
+        "enrolled": enrolled(evidence, "video", face_of).tolist(),
     }
 
 
@@ -166,8 +166,8 @@ def face(evidence: Evidence) -> dict[str, list[float]]:
 def voice(evidence: Evidence) -> dict[str, list[float]]:
     """Voice of the clip, and of its enrolment."""
     return {
-        "own": voice_of(evidence).tolist(),
-        "enrolled": enrolled(evidence.enrolment, "audio", voice_of).tolist(),
+        "own": own(evidence, "audio", voice_of).tolist(),
+        "enrolled": enrolled(evidence, "audio", voice_of).tolist(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,6 @@ from sora2.metrics.networks.image import SIDE, image_features
 from sora2.metrics.networks.sound import mono
 from sora2.metrics.networks.voice import voice_embedding
 from sora2.metrics.values import Unmeasurable
-from sora2.types import Clip
 
 Array = NDArray[np.float64]
 
@@ -50,18 +49,23 @@ def voice_of(evidence: Evidence) -> Array:
     return voice_embedding(mono(evidence.sound, evidence.clip.sample_rate))
 
 
-def enrolled(clips: Sequence[Clip], stream: str, describe: Callable[[Evidence], Array]) -> Array:
-    """(D,) of unit length: the mean description of enrolment clips that have the stream and can be described.
+def own(evidence: Evidence, stream: str, describe: Callable[[Evidence], Array]) -> Array:
+    """The description of a clip's stream, made once."""
+    return evidence.remember(describe, frozenset({stream}))
+
+
+def enrolled(evidence: Evidence, stream: str, describe: Callable[[Evidence], Array]) -> Array:
+    """(D,) of unit length: the mean description of the enrolment clips that have the stream and can be described.
 
     Raises:
         Unmeasurable: none can.
     """
     found, reason = [], f"no enrolment clip has {stream}"
-    for clip in clips:
-        if getattr(clip, stream) is None:
+    for other in evidence.of_enrolment:
+        if not other.offers(stream):
             continue
         try:
-            found.append(describe(Evidence(clip)))
+            found.append(own(other, stream, describe))
         except Unmeasurable as error:
             reason = f"enrolment: {error}"
     if not found:
@@ -73,18 +77,18 @@ def similarity(
     evidence: Evidence, stream: str, describe: Callable[[Evidence], Array]
 ) -> tuple[float, dict[str, Any]]:
     """Cosine between the clip and its enrolment."""
-    own, known = describe(evidence), enrolled(evidence.enrolment, stream, describe)
-    return float(own @ known), {"enrolment_clips": len(evidence.enrolment)}
+    cosine = own(evidence, stream, describe) @ enrolled(evidence, stream, describe)
+    return float(cosine), {"enrolment_clips": len(evidence.enrolment)}
 
 
-def separation(own: Array, known: Array) -> tuple[float, float, float]:
+def separation(seen: Array, known: Array) -> tuple[float, float, float]:
     """Of N clips (N, D) and their enrolments (N, D): the area under the ROC curve of same against different persons,
     and the mean cosine of both. Equal enrolments are of one person.
 
     Raises:
         Unmeasurable: all clips are of one person.
     """
-    cosine = own @ known.T
+    cosine = seen @ known.T
     same = (known[:, None] == known[None]).all(axis=2)
     if same.all():
         raise Unmeasurable("all clips are of one person")

@@ -62,7 +62,7 @@ def test_word_errors_by_hand():
 
 
 def test_words_are_those_of_the_events():
-    long = Toybox(ToyboxConfig(split="test", scenes=("talk",), frames=96)).clip(3).meta["truth"]
+    long = Toybox(ToyboxConfig(split="test", scenes=("talk",), frames=160)).clip(3).meta["truth"]
     assert spoken_words(long)[0] == [e["word"] for e in long["events"]]
     assert len(spoken_words(long)[0]) > len(long["words"])  # said again
     assert spoken_words({"words": ["tiger"]}) == (["tiger"], [False])
@@ -203,7 +203,7 @@ def test_own_damage_is_noticed_in_proportion_and_that_of_others_is_not(domain):
 
 def test_the_command_compares_targets_with_their_enrolment_and_with_strangers(tmp_path):
     out = tmp_path / "out"
-    arguments = ["--real", "--split", "cameo", "--scenes", "talk", "--clips", "3", "--metrics",
+    arguments = ["--real", "--split", "cameo", "--scenes", "talk", "--clips", "2", "--metrics",
                  "voice_similarity,face_similarity", "--show", "1", "--quiet", "--out", str(out)]  # fmt: skip
     assert main(["evaluate", *arguments]) == 0
     rows = json.loads((out / "metrics.json").read_text())["rows"]
