@@ -17,7 +17,7 @@ from sora2.metrics.values import NotAsked, Unmeasurable
 UNNOTICED = 0.045
 ALSO = (
     *LOST_PICTURE, *SHAKEN_PICTURE, *LOST_SOUND, *FALSE_SOUND, "blur", "picture noise", "flicker", "hum", "banding",
-    "muffled speech", "picture seam",
+    "muffled speech", "picture seam", "wrong voice",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def mouth_lag(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     needs=("video", "audio"),
     tolerance=0.5,
     answers_to=("mouth shift", "audio shift", "wrong audio"),
-    also=ALSO,
+    also=(*ALSO, "wrong words"),
     domain="talk",
 )
 def mouth_sync(evidence: Evidence) -> tuple[float, dict[str, Any]]:
@@ -71,7 +71,7 @@ def mouth_sync(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     tolerance=45,
     statistic="median",
     answers_to=("mouth shift",),
-    also=ALSO,
+    also=(*ALSO, "wrong words"),
     domain="talk",
 )
 def mouth_shown_lag(evidence: Evidence) -> tuple[float, dict[str, Any]]:
