@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   sora2 calibrate --out runs/calibration                        # the whole grid on 16 clips
   sora2 calibrate --clips 40 --workers 2 --out runs/calibration
   sora2 calibrate --metrics av_offset,av_f1_45 --corruptions "audio shift,wrong audio" --out runs/calibration
+  sora2 calibrate --domain talk --out runs/calibration_talk     # speech, mouths; also cameo, story
   sora2 calibrate --list                                        # the corruptions
 """
 
@@ -27,6 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="gets calibration.json, plots/, index.html")
     add("--clips", type=int, default=16, help="real toybox clips")
+    add(
+        "--domain",
+        default="bounce",
+        help="bounce, talk, cameo or story: the clips, and the metrics that are calibrated on them",
+    )
     add("--split", default="test")
     add("--toybox-seed", type=int, default=0)
     add("--metrics", metavar="A,B", help="names of `sora2 evaluate --list`; default: all")
@@ -64,11 +70,16 @@ def main(argv: list[str]) -> int:
     if args.out.exists() and not args.out.is_dir():
         raise MetricError(f"--out {args.out} is a file; give the name of a folder")
     metrics, _ = select_metrics(None if args.metrics is None else args.metrics.split(","))
+    if args.metrics is None:
+        metrics = {n: m for n, m in metrics.items() if m.domain == args.domain}
+    clips = calibration_clips(args.clips, args.split, args.toybox_seed, args.domain)
     corruptions = select_corruptions(None if args.corruptions is None else args.corruptions.split(","))
+    if args.corruptions is None:
+        scene = "talk" if args.domain == "cameo" else args.domain
+        corruptions = {n: c for n, c in corruptions.items() if not c.scenes or scene in c.scenes}
     cache = args.out / "measured"
     if args.fresh:
         shutil.rmtree(cache, ignore_errors=True)
-    clips = calibration_clips(args.clips, args.split, args.toybox_seed)
     result = calibrate(
         clips,
         metrics,
@@ -82,7 +93,7 @@ def main(argv: list[str]) -> int:
         result,
         args.out,
         {
-            "subtitle": f"{args.clips} clips of toybox split {args.split}, {len(metrics)} metrics, "
+            "subtitle": f"{args.clips} {args.domain} clips of toybox split {args.split}, {len(metrics)} metrics, "
             f"{len(corruptions)} kinds of damage",
             "command": shlex.join(["sora2", "calibrate", *argv]),
         },

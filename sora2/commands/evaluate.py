@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
   sora2 evaluate --folder samples --out evaluation        # mp4s of any model; KEY.json beside KEY.mp4 holds the truth
   sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
+  sora2 evaluate --real --split cameo --scenes talk --out evaluation   # whose face, whose voice
   sora2 evaluate --list                                   # what is measured
 """
 FEWEST_SEEDS = 4
@@ -55,7 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--clips", type=int, default=32, help="toybox clips (captions) of the subject and of the control rows"
     )
-    add("--split", default="test", help="toybox split that captions and control rows come from")
+    add(
+        "--split",
+        default="test",
+        help="toybox split that captions and control rows come from; of cameo, its targets",
+    )
+    add("--scenes", default="bounce", metavar="A,B", help="toybox scenes of those, for example talk,story")
     add("--toybox-seed", type=int, default=0)
     add("--no-controls", action="store_true", help="leave out the control rows")
     add("--seconds", type=float, default=12.0, help="of each film of --folder that are measured")
@@ -275,16 +281,21 @@ def build_rows(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The subject, then the control rows; and what is to be noted about the subject."""
     from sora2.metrics import controls, sources
+    from sora2.metrics.enrolment import cameo_clips
     from sora2.metrics.evaluation import Row
     from sora2.metrics.gates import Expected
     from sora2.toybox import Toybox, ToyboxConfig
 
-    config = ToyboxConfig(seed=args.toybox_seed, split=args.split)
+    config = ToyboxConfig(seed=args.toybox_seed, split=args.split, scenes=tuple(args.scenes.split(",")))
     if pipeline is not None:
         world = pipeline.world
         config = dataclasses.replace(config, frames=world.frames, **dataclasses.asdict(world.grid))
     wants_toybox = not args.no_controls or args.folder is None
-    clips = Toybox(config).clips(range(args.clips)) if wants_toybox else []
+    clips = []
+    if wants_toybox and args.split == "cameo":
+        clips = cameo_clips(config, args.clips)
+    elif wants_toybox:
+        clips = Toybox(config).clips(range(args.clips))
     real = controls.real_items(clips)
     rows: list[Row] = []
     info: dict[str, Any] = {}
@@ -345,6 +356,9 @@ def build_rows(
         rows.append(
             Row("shuffled audio", "real clips, each with the sound of another", shuffled, len(shuffled))
         )
+    if args.split == "cameo" and len(real) > 1:
+        strangers = controls.wrong_enrolment(real)
+        rows.append(Row("wrong enrolment", "real clips beside another person's", strangers, len(strangers)))
     frozen = controls.frozen_frame(real)
     rows.append(
         Row("frozen frame", "real clips that show their middle frame throughout", frozen, len(frozen))

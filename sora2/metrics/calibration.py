@@ -28,6 +28,7 @@ from tqdm import tqdm
 from sora2.atomic import save_json
 from sora2.metrics.controls import Item
 from sora2.metrics.corruptions import Corruption, Subject, all_corruptions
+from sora2.metrics.enrolment import cameo_clips
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.measuring import Task, fingerprint
 from sora2.metrics.registry import Metric, all_metrics
@@ -153,8 +154,23 @@ class CalibrationResult:
             yield self.responses[name, corruption]
 
 
-def calibration_clips(count: int, split: str = "test", seed: int = 0) -> list[Clip]:
-    """Real clips: as drawn, and every fourth with two balls staged to meet in the air, for collisions are rare."""
+#: What metrics are calibrated on: balls; people who speak; the same beside their enrolment clips; stories.
+DOMAINS = ("bounce", "talk", "cameo", "story")
+
+
+def calibration_clips(count: int, split: str = "test", seed: int = 0, domain: str = "bounce") -> list[Clip]:
+    """Real clips of a domain. Of `bounce`: as drawn, and every fourth with two balls staged to meet in the air, for
+    collisions are rare. Those of `cameo` are targets of split cameo, whatever `split` says.
+
+    Raises:
+        MetricError: an unknown domain.
+    """
+    if domain not in DOMAINS:
+        raise MetricError(f"domain {domain!r} is unknown: choose from {', '.join(DOMAINS)}")
+    if domain == "cameo":
+        return cameo_clips(ToyboxConfig(seed=seed, split="cameo", scenes=("talk",)), count)
+    if domain != "bounce":
+        return Toybox(ToyboxConfig(seed=seed, split=split, scenes=(domain,))).clips(range(count))
     box = Toybox(ToyboxConfig(seed=seed, split=split))
     return [_staged(box, i) if i % 4 == 3 else box.clip(i) for i in range(count)]
 
@@ -264,6 +280,9 @@ def _measure(job: _Job) -> _Table:
         for severity in severities:
             if severity == damage.neutral:
                 table[name][str(severity)] = undamaged
+                continue
+            if not damage.applies_to(job.clip):
+                table[name][str(severity)] = {}
                 continue
             try:
                 made = damage.apply(subject, severity)

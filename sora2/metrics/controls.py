@@ -5,6 +5,7 @@ A metric that does not tell *real* from *shuffled audio* or *frozen frame* says 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,22 @@ def frozen_frame(items: Sequence[Item]) -> list[Item]:
         still = video[len(video) // 2 : len(video) // 2 + 1].expand_as(video).contiguous()
         frozen.append(Item(item.key, item.prompt, item.clip.replace(video=still), item.truth, seed=item.seed))
     return frozen
+
+
+def wrong_enrolment(items: Sequence[Item]) -> list[Item]:
+    """Every clip beside the enrolment clips of the next one's person: what similarity strangers have.
+
+    Raises:
+        MetricError: fewer than two clips have enrolment.
+    """
+    known = [i for i in items if i.clip is not None and i.clip.meta.get("enrolment")]
+    if len(known) < 2:
+        raise MetricError(f"{len(known)} clips have enrolment; at least 2 are needed to exchange it")
+    exchanged = []
+    for item, other in zip(known, [*known[1:], known[0]], strict=True):
+        meta = {**item.clip.meta, "enrolment": other.clip.meta["enrolment"]}
+        exchanged.append(dataclasses.replace(item, clip=item.clip.replace(meta=meta)))
+    return exchanged
 
 
 def codec_round_trip(items: Iterable[Item], codecs: Any) -> Iterator[Item]:

@@ -131,7 +131,7 @@ def summarise(outcomes: Sequence[Outcome], metrics: Mapping[str, Metric]) -> dic
     for name, metric in metrics.items():
         rated = [(o.prompt, o.values[name]) for o in outcomes if name in o.values]
         unread_only = not any(v.measured for _, v in rated) and len(rated) < len(outcomes)
-        if not rated or ("reference" in metric.needs and unread_only):
+        if not rated or (metric.needs & {"reference", "enrolment"} and unread_only):
             continue
         good = [(p, v.value) for p, v in rated if v.measured]
         statistic = np.median if metric.statistic == "median" else np.mean

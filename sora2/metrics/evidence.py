@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora2.metrics.motion import Contact, Motion, analyse_motion
+from sora2.metrics.mouths import mouth_opening, speech_envelope
 from sora2.metrics.onsets import Onsets, detect_onsets
+from sora2.metrics.shots import find_cuts
 from sora2.metrics.tracking import Track, find_balls
 from sora2.metrics.values import NotAsked, Unmeasurable
 from sora2.types import Clip
@@ -21,29 +23,37 @@ from sora2.types import Clip
 cv2.setNumThreads(1)
 
 #: What a metric may need beside its clip. "paths" are the truth's positions per frame, which a commanded truth (of a
-#: generated clip) does not have; "reference" is the clip that this one should reproduce.
-NEEDS = ("video", "audio", "truth", "paths", "reference")
+#: generated clip) does not have; "reference" is the clip that this one should reproduce,
+#: "enrolment" other clips of the person who should be in this one.
+NEEDS = ("video", "audio", "truth", "paths", "reference", "enrolment")
 
 #: More coloured patches than this are noise: among so many movements some agree with any sound.
 MOST_BALLS = 6
 
 #: Measurements that rest on one stream alone.
-OF_VIDEO = ("tracks", "motion", "luma", "flow")
-OF_AUDIO = ("onsets", "sound")
+OF_VIDEO = ("tracks", "motion", "luma", "flow", "cuts", "mouth")
+OF_AUDIO = ("onsets", "sound", "envelope")
 
 
 class Evidence:
     """Lazy measurements of one clip: a metric that needs only sound never pays for tracking.
 
     truth: the dict of `clip.meta["truth"]` when None is given. reference: the clip that this one should reproduce.
+    enrolment: other clips of the person who should be in this one; `clip.meta["enrolment"]` when None is given.
     """
 
     def __init__(
-        self, clip: Clip, *, truth: dict[str, Any] | None = None, reference: Clip | None = None
+        self,
+        clip: Clip,
+        *,
+        truth: dict[str, Any] | None = None,
+        reference: Clip | None = None,
+        enrolment: Sequence[Clip] | None = None,
     ) -> None:
         self.clip = clip
         self.truth = clip.meta.get("truth") if truth is None else truth
         self.reference = reference
+        self.enrolment = tuple(clip.meta.get("enrolment", ()) if enrolment is None else enrolment)
         self._of_reference: Evidence | None = None
         self._remembered: dict[Any, tuple[Any, frozenset[str]]] = {}  # function -> (result, its needs)
 
@@ -55,6 +65,8 @@ class Evidence:
             return self.clip.audio is not None and self.clip.audio.shape[1] > 0
         if need == "paths":
             return self.truth is not None and any("x" in ball for ball in self.truth.get("balls", ()))
+        if need == "enrolment":
+            return bool(self.enrolment)
         return getattr(self, need) is not None
 
     def share(self, other: Evidence) -> Evidence:
@@ -67,6 +79,9 @@ class Evidence:
         same = {s for s in ("video", "audio") if getattr(self.clip, s) is getattr(other.clip, s)}
         if self.truth is other.truth:
             same |= {"truth", "paths"}
+        if [id(c) for c in self.enrolment] == [id(c) for c in other.enrolment]:
+            same |= {"enrolment"}
+            self.of_enrolment = other.of_enrolment
         self._remembered |= {f: known for f, known in other._remembered.items() if known[1] <= same}
         return self
 
@@ -102,6 +117,26 @@ class Evidence:
     def luma(self) -> NDArray[np.float32]:
         """(T, H, W) brightness 0-255, BT.709."""
         return self.clip.video.numpy() @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+    @cached_property
+    def of_enrolment(self) -> list[Evidence]:
+        """Evidence of the enrolment clips, measured once."""
+        return [Evidence(clip) for clip in self.enrolment]
+
+    @cached_property
+    def cuts(self) -> NDArray[np.intp]:
+        """(K,) frames that begin a new shot."""
+        return find_cuts(self.clip.video.numpy())
+
+    @cached_property
+    def mouth(self) -> NDArray[np.float64]:
+        """(T,) how open the mouth is, see `mouths.mouth_opening`, which may raise Unmeasurable."""
+        return mouth_opening(self.clip.video.numpy())
+
+    @cached_property
+    def envelope(self) -> NDArray[np.float64]:
+        """(N,) of the speech band, see `mouths.speech_envelope`, which may raise Unmeasurable."""
+        return speech_envelope(self.sound, self.clip.sample_rate)
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Named descriptions of a clip, whose distributions are compared between sets.
 
-Each is a function of `Evidence` to a vector of fixed length, or (for `events`) to lists. None of them is a published
-embedding, so no distance on them may be called FVD or FAD.
+Each is a function of `Evidence` to a vector of fixed length, or to lists that are matched across clips. None of them is
+what FID, FVD or FAD are defined on, so no distance on them may be called so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from sora2.metrics.events import heard_events, seen_events
 from sora2.metrics.evidence import Evidence
+from sora2.metrics.identity import enrolled, face_of, own, voice_of
+from sora2.metrics.networks import published, whisper
+from sora2.metrics.networks.front_ends import vggish_examples
+from sora2.metrics.networks.image import image_features
+from sora2.metrics.networks.sound import mono
 from sora2.metrics.spectra import log_mel
+from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError, Unmeasurable
 
 Array = NDArray[np.float64]
@@ -130,3 +136,65 @@ def events(evidence: Evidence) -> dict[str, list[Any]]:
         except Unmeasurable:
             found[name] = [[], [], []]
     return found
+
+
+@feature("whisper_encoder", ("audio",))
+def whisper_encoder(evidence: Evidence) -> Array:
+    """(384,) mean over time of the encoder of Whisper tiny.en, on the clip alone (not padded to 30 s)."""
+    return whisper.encoder_mean(mono(evidence.sound, evidence.clip.sample_rate))
+
+
+@feature("efficientnet_lite0", ("video",))
+def efficientnet_lite0(evidence: Evidence) -> Array:
+    """(1280,) last feature map of EfficientNet-Lite0 (ImageNet), mean over it and over three frames of the clip."""
+    video = evidence.clip.video.numpy()
+    return image_features(video[np.unique(np.linspace(0, len(video) - 1, 3).round().astype(int))]).mean(
+        axis=0
+    )
+
+
+@feature("face", ("video", "enrolment"))
+def face(evidence: Evidence) -> dict[str, list[float]]:
+    """Face of the clip, and of its enrolment."""
+    return {
+        "own": own(evidence, "video", face_of).tolist(),
+        "enrolled": enrolled(evidence, "video", face_of).tolist(),
+    }
+
+
+@feature("voice", ("audio", "enrolment"))
+def voice(evidence: Evidence) -> dict[str, list[float]]:
+    """Voice of the clip, and of its enrolment."""
+    return {
+        "own": own(evidence, "audio", voice_of).tolist(),
+        "enrolled": enrolled(evidence, "audio", voice_of).tolist(),
+    }
+
+
+@feature("mouth", ("video", "audio"))
+def mouth(evidence: Evidence) -> dict[str, Any]:
+    """Opening of the mouth per frame and envelope of the voice, to be matched across clips."""
+    if evidence.truth is not None and not spoken_words(evidence.truth)[0]:
+        raise Unmeasurable("nobody is asked to speak")
+    opening = [float(v) if np.isfinite(v) else None for v in evidence.mouth]
+    return {"opening": opening, "envelope": evidence.envelope.tolist(), "fps": evidence.clip.fps}
+
+
+@feature("videomae", ("video",))
+def videomae(evidence: Evidence) -> Array:
+    """(D,) mean of the last states of VideoMAE."""
+    return published.video_embedding(evidence.clip.video.numpy())
+
+
+@feature("i3d", ("video",))
+def i3d(evidence: Evidence) -> Array:
+    """(400,) logits of I3D (Kinetics-400) for the whole clip, as FVD takes them."""
+    video = evidence.clip.video.permute(3, 0, 1, 2)[None].float()  # (1, 3, T, H, W)
+    return published.run_script("i3d", video, True, True, True)[0].double().numpy()
+
+
+@feature("vggish", ("audio",))
+def vggish(evidence: Evidence) -> Array:
+    """(128,) mean over spans of 0.96 s of VGGish."""
+    examples = vggish_examples(mono(evidence.sound, evidence.clip.sample_rate))
+    return published.run_script("vggish", examples).double().mean(dim=0).numpy()

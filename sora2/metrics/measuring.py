@@ -58,11 +58,12 @@ def measure(item: Item, task: Task, *, shared: Evidence | None = None) -> Outcom
 
 
 def measure_evidence(evidence: Evidence, metrics: Mapping[str, Metric], task: Task) -> dict[str, Any]:
-    """{"gates", "values", "features"} of one clip. Metrics that need a reference are absent where there is none."""
+    """{"gates", "values", "features"} of one clip. Metrics that need a reference, or enrolment, are absent where
+    there is none."""
     gates = failed_gates(evidence, task.expected)
     values: dict[str, MetricValue] = {}
     for name, metric in metrics.items():
-        if "reference" in metric.needs and evidence.reference is None:
+        if any(n in metric.needs and not evidence.offers(n) for n in ("reference", "enrolment")):
             continue
         value = metric.evaluate(evidence)
         if value is not None:  # None: the truth does not ask for it, which a failed gate does not change
@@ -118,7 +119,8 @@ def fingerprint(item: Item, task: Task) -> str:
     digest = hashlib.sha256(code_fingerprint().encode())
     plain = [item.key, item.prompt, item.seed, item.path, item.failure, item.truth, asdict(task)]
     digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-    for clip in (item.clip, item.reference):
+    enrolment = () if item.clip is None else item.clip.meta.get("enrolment", ())
+    for clip in (item.clip, item.reference, *enrolment):
         digest.update(_clip_digest(clip))
     return digest.hexdigest()
 

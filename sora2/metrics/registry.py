@@ -53,6 +53,7 @@ class Metric:
     also: frozenset[str]  # corruptions that it may notice; it must ignore all others
     weights: tuple[str, ...]  # published weights it needs, see `sora2.metrics.weights`
     measure: ClipFunction
+    domain: str = "bounce"  # what its calibration is on: clips of `sora2.metrics.calibration.DOMAINS`
 
     @property
     def headline(self) -> bool:
@@ -159,6 +160,7 @@ def metric(
     also: Iterable[str] = (),
     weights: Iterable[str] = (),
     paired: bool = False,
+    domain: str = "bounce",
     claimed: Literal["itself", "twin"] = "itself",
     description: str = "",
 ) -> Callable[[ClipFunction], ClipFunction]:
@@ -166,6 +168,7 @@ def metric(
 
     best: value of a perfect clip; default 1 for direction "higher", else 0. paired: also register NAME_excess, the
     value of the clip less that of its reference, for rows that have one (a re-encoded, corrupted or re-made clip).
+    domain: the toybox clips that it is calibrated on.
     claimed: which of the two answers to the damage; the twin, where the content weighs more than the damage.
     """
     unknown = set(needs) - set(NEEDS)
@@ -175,7 +178,11 @@ def metric(
     def register(function: ClipFunction) -> ClipFunction:
         text = description if description else _first_paragraph(function)
         perfect = (1.0 if direction == "higher" else 0.0) if best is None else best
-        common = {"group": function.__module__.rpartition(".")[2], "weights": tuple(weights)}
+        common = {
+            "group": function.__module__.rpartition(".")[2],
+            "weights": tuple(weights),
+            "domain": domain,
+        }
         _REGISTRY.check_new(name)
         _REGISTRY.clip[name] = Metric(
             name,

@@ -14,12 +14,13 @@ from sora2.errors import UserError
 from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
+from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError
 from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
 from sora2.types import Clip
 
 #: Parts of a toybox truth that a caption commands. The rest (paths, events) is one of many possible outcomes.
-COMMANDED = ("scene", "style", "background", "ambience", "gravity", "gravity_value")
+COMMANDED = ("scene", "style", "background", "ambience", "gravity", "gravity_value", "identity")
 COMMANDED_OF_BALL = ("color", "material", "size", "restitution")
 
 
@@ -31,7 +32,9 @@ def commanded(truth: dict[str, Any]) -> dict[str, Any]:
     """What the caption of a toybox clip asks for, without what happened to come of it."""
     kept = {name: truth[name] for name in COMMANDED if name in truth}
     balls = truth.get("balls", [])
-    return kept | {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL if n in ball} for ball in balls]}
+    kept |= {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL if n in ball} for ball in balls]}
+    words, _ = spoken_words(truth)
+    return kept | ({"words": words} if words else {})
 
 
 def find_films(folder: Path) -> list[Path]:
@@ -53,17 +56,21 @@ def find_films(folder: Path) -> list[Path]:
 def folder_items(films: list[Path], *, seconds: float, shorter_side: int) -> Iterator[Item]:
     """Read clips one by one. A file that cannot be read is an item without a clip, never an exception.
 
-    KEY.json beside KEY.mp4 may hold `truth` (as the toybox writes it), `caption` or `request.prompt`, and `seed`.
+    KEY.json beside KEY.mp4 may hold `truth` (as the toybox writes it), `caption` or `request.prompt`, `seed`, and
+    `enrolment`: names of other films, relative to it, of the person who should be in this one.
     Pictures larger than `shorter_side` are scaled down to it; at most `seconds` are read.
     """
     for film in films:
         try:
             side = read_sidecar(film.with_suffix(".json"))
             clip = _read_film(film, seconds, shorter_side)
+            enrolled = tuple(_read_film(film.parent / n, seconds, shorter_side) for n in side["enrolment"])
         except UserError as error:
             tqdm.write(f"warning: {film.name} counts as a failure: {error}")
             yield Item(film.stem, film.stem, None, failure=f"cannot be read: {error}", path=str(film))
             continue
+        if side["enrolment"]:
+            clip = clip.replace(meta={**clip.meta, "enrolment": enrolled})
         prompt = side["prompt"] if side["prompt"] else film.stem
         yield Item(film.stem, prompt, clip, side["truth"], seed=side["seed"], path=str(film))
 
@@ -81,13 +88,13 @@ def _read_film(film: Path, seconds: float, shorter_side: int) -> Clip:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """{"truth", "prompt", "seed"} of a clip, each None where the JSON, or the file, does not have it.
+    """{"truth", "prompt", "seed", "enrolment"} of a clip; what the JSON does not have, or no JSON, is None or empty.
 
     Raises:
         MetricError: the file is not a JSON object.
     """
     if not path.is_file():
-        return {"truth": None, "prompt": None, "seed": None}
+        return {"truth": None, "prompt": None, "seed": None, "enrolment": []}
     try:
         entry = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -99,6 +106,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         "truth": entry.get("truth"),
         "prompt": entry.get("caption", entry.get("prompt", request.get("prompt"))),
         "seed": entry.get("seed", request.get("seed")),
+        "enrolment": entry.get("enrolment", []),
     }
 
 
@@ -152,7 +160,7 @@ def generated_items(
                 write_clip(made, path, lossless_audio=True, crf=GENERATED_CRF)
                 side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
                 save_json(side, path.with_suffix(".json"))
-                clip = made.replace(caption=source.caption, key=path.stem)
+                clip = made.replace(caption=source.caption, key=path.stem, meta=_enrolled(made, source))
                 found[source.key, seed] = Item(
                     path.stem, source.caption, clip, truth, seed=seed, path=str(path)
                 )
@@ -174,7 +182,14 @@ def _made_before(folder: Path, source: Clip, seed: int, settings: dict[str, Any]
     if settings["checkpoint"] is None or any(side.get(n) != value for n, value in wanted.items()):
         return None
     clip = read_clip(path, channels=1 if source.audio is None else len(source.audio), key=path.stem)
+    clip = clip.replace(meta=_enrolled(clip, source))
     return Item(path.stem, source.caption, clip, side["truth"], seed=seed, path=str(path))
+
+
+def _enrolled(clip: Clip, source: Clip) -> dict[str, Any]:
+    """Meta of a clip whose person is enrolled as that of `source` is."""
+    known = source.meta.get("enrolment", ())
+    return {**clip.meta, "enrolment": known} if known else clip.meta
 
 
 def keep_films(items: list[Item], folder: Path, count: int) -> list[Item]:

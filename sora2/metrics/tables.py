@@ -27,7 +27,8 @@ MAIN = (
     "gravity_error", "restitution_error", "energy_gain", "momentum_error", "permanence", "continuity",
     "interpenetration", "shape_drift", "color_accuracy", "material_accuracy", "av_offset", "av_jitter", "av_f1_45",
     "av_skill", "spurious_sounds", "missing_sounds", "loudness_correlation", "pan_correlation", "flicker",
-    "warp_error", "clicks", "video_psnr", "audio_si_sdr",
+    "warp_error", "clicks", "video_psnr", "audio_si_sdr", "word_accuracy", "speech_quality", "mouth_lag", "mouth_sync",
+    "voice_similarity", "face_similarity", "cut_f1", "cut_lag",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import torch
 from sora2.cli import main
 from sora2.metrics import Evidence, MetricError, all_metrics, select_metrics
 from sora2.metrics.measures import frames
+from sora2.metrics.networks import published
 from sora2.metrics.weights import find_weights, missing_weights, set_weights
 
 
@@ -53,9 +54,9 @@ def test_the_loader_hands_frames_to_the_network(clips, monkeypatch):
             mean = torch.stack([torch.as_tensor(i).float().mean(dim=(0, 1)) for i in inputs["frames"]])
             return type("Output", (), {"last_hidden_state": mean[:, None]})
 
-    monkeypatch.setattr(frames, "find_weights", lambda name: name)
+    monkeypatch.setattr(published, "find_weights", lambda name: name)
     loaded = (lambda images, return_tensors: {"frames": images}, Stub())
-    monkeypatch.setattr(frames, "load_image_model", lambda path: loaded)
+    monkeypatch.setattr(published, "from_transformers", lambda path, *parts: loaded)
     still = clips[0].replace(video=clips[0].video[:1].expand_as(clips[0].video).contiguous())
     measure = all_metrics()["vbench_subject_consistency"].measure
     assert measure(Evidence(still)) == pytest.approx(1)

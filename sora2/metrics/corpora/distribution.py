@@ -18,8 +18,18 @@ from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
 
-#: Features on which sets are compared.
-FEATURES = ("motion", "flow_histogram", "colour_layout", "log_mel")
+#: Features on which sets are compared, and the weights that those of networks need.
+FEATURES: dict[str, tuple[str, ...]] = {
+    "motion": (),
+    "flow_histogram": (),
+    "colour_layout": (),
+    "log_mel": (),
+    "whisper_encoder": ("whisper-tiny-en",),
+    "efficientnet_lite0": ("efficientnet-lite0",),
+    "videomae": ("videomae",),
+    "i3d": ("i3d",),
+    "vggish": ("vggish",),
+}
 #: Fewer clips on either side give no estimate of a distance between distributions.
 FEWEST_MMD = 8
 #: A covariance needs more clips than it has dimensions, this many times.
@@ -163,13 +173,14 @@ def _frechet_metric(name: str) -> Callable[[Corpus], MetricValue]:
     return measure
 
 
-for _name in FEATURES:
+for _name, _weights in FEATURES.items():
     corpus_metric(
         f"mmd_{_name}",
         unit="",
         direction="lower",
         features=(_name,),
         compares=True,
+        weights=_weights,
         description=f"Unbiased squared MMD of the {_name} features, Gaussian kernel, bandwidth of the reference; "
         "around 0, either sign, for equal distributions.",
     )(_mmd_metric(_name))
@@ -179,5 +190,6 @@ for _name in FEATURES:
         direction="lower",
         features=(_name,),
         compares=True,
+        weights=_weights,
         description=f"Frechet distance of the {_name} features; grows as the sample shrinks, see by_sample_size.",
     )(_frechet_metric(_name))

@@ -70,6 +70,7 @@ class Corruption:
     streams: frozenset[str]  # what it damages: "video", "audio", "truth"
     description: str
     function: Function
+    scenes: tuple[str, ...] = ()  # that it can damage; empty: any clip
 
     def apply(self, subject: Subject, severity: float) -> Corrupted:
         """The damaged clip; the clip itself, untouched, at the neutral severity."""
@@ -86,6 +87,8 @@ class Corruption:
 
     def applies_to(self, clip: Clip) -> bool:
         """Whether the clip has what is to be damaged."""
+        if self.scenes and clip.meta["truth"]["scene"] not in self.scenes:
+            return False
         needed = self.streams - {"truth"}
         return all(getattr(clip, stream) is not None for stream in needed)
 
@@ -94,7 +97,13 @@ _CORRUPTIONS: dict[str, Corruption] = {}
 
 
 def corruption(
-    name: str, *, unit: str, severities: Sequence[float], neutral: float, streams: Iterable[str]
+    name: str,
+    *,
+    unit: str,
+    severities: Sequence[float],
+    neutral: float,
+    streams: Iterable[str],
+    scenes: Iterable[str] = (),
 ) -> Callable[[Function], Function]:
     """Register the decorated function. The first paragraph of its docstring is the description."""
     if name in _CORRUPTIONS:
@@ -112,6 +121,7 @@ def corruption(
             frozenset(streams),
             text,
             function,
+            tuple(scenes),
         )
         return function
 

@@ -7,6 +7,7 @@ one stream alone is changed. Scene `bounce`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sora2.metrics.corruptions.registry import Subject, corruption
+from sora2.metrics.corruptions import registry
+from sora2.metrics.corruptions.registry import Subject
 from sora2.toybox.physics import Contact, Disc, Trajectories, simulate
 from sora2.toybox.render import film
 from sora2.toybox.scenes.bounce_parameters import BounceParameters, world_box
@@ -22,6 +24,8 @@ from sora2.toybox.toybox import draw_look, mix
 from sora2.types import Clip
 
 BOTH = ("video", "audio")
+
+corruption = functools.partial(registry.corruption, scenes=("bounce",))
 
 
 @dataclasses.dataclass(frozen=True)

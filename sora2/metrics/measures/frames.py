@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sora2.metrics.evidence import Evidence
+from sora2.metrics.networks.published import picture_embeddings
 from sora2.metrics.registry import metric
-from sora2.metrics.values import MetricError, Unmeasurable
-from sora2.metrics.weights import find_weights
+from sora2.metrics.values import Unmeasurable
 
 Array = NDArray[np.float64]
 
@@ -65,32 +60,4 @@ def embed(evidence: Evidence, weights: str) -> Array:
     Raises:
         MetricError: the weights are missing or cannot be read.
     """
-    processor, model = load_image_model(find_weights(weights))
-    frames = list(evidence.clip.video.numpy())
-    with torch.no_grad():
-        inputs = processor(images=frames, return_tensors="pt")
-        if hasattr(model, "get_image_features"):
-            found = model.get_image_features(**inputs)
-        else:
-            found = model(**inputs).last_hidden_state[:, 0]
-    return found.double().numpy()
-
-
-@functools.lru_cache(maxsize=2)
-def load_image_model(folder: Path) -> tuple[Any, Any]:
-    """(processor, model) of a folder that transformers reads.
-
-    Raises:
-        MetricError: transformers is not installed, or the folder holds no such model.
-    """
-    try:
-        from transformers import AutoImageProcessor, AutoModel
-    except ImportError as error:
-        raise MetricError("these metrics need transformers: install sora2[hub]") from error
-    try:
-        return (
-            AutoImageProcessor.from_pretrained(folder, local_files_only=True),
-            AutoModel.from_pretrained(folder, local_files_only=True).eval(),
-        )
-    except (OSError, ValueError) as error:
-        raise MetricError(f"{folder} holds no image model that transformers can read: {error}") from error
+    return picture_embeddings(weights, evidence.clip.video.numpy())
