@@ -151,7 +151,7 @@ def _heads(dtype, clocks, batch=3, heads=2, width=64):
 @pytest.mark.parametrize(("width", "clocks"), [(64, 1), (24, 3), (10, 1)])
 def test_heads(width, clocks):
     def case(dtype):
-        spans, count, n, angle = _heads(dtype, clocks, width=width)
+        spans, count, _, angle = _heads(dtype, clocks, width=width)
         wide = _randn(count, 2 * 3 * 2 * width, seed=1).to(dtype).requires_grad_()
         qkv = wide[:, : 3 * 2 * width]  # not contiguous: copied
         gain = (_randn(2, width, seed=2) / 4 + 1).to(_wide(dtype)).requires_grad_()
@@ -164,7 +164,7 @@ def test_heads(width, clocks):
 
 
 def test_spans_that_do_not_cover_the_stream_are_refused():
-    spans, count, n, angle = _heads(torch.float32, 1)
+    spans, count, _, angle = _heads(torch.float32, 1)
     qkv, gain = torch.zeros(count, 3 * 2 * 64), torch.ones(2, 64)
     with pytest.raises(ValueError, match="do not cover"):
         split_heads(qkv, gain, angle.cos(), angle.sin(), spans[:-1], 3, 1e-5)
