@@ -55,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--clips", type=int, default=32, help="toybox clips (captions) of the subject and of the control rows"
     )
+    add(
+        "--world",
+        choices=("narrow", "whole"),
+        default="narrow",
+        help="narrow: balls in an empty box, which all metrics of physics know; whole: every scene, style and camera",
+    )
     add("--split", default="test", help="toybox split that captions and control rows come from")
     add("--toybox-seed", type=int, default=0)
     add("--no-controls", action="store_true", help="leave out the control rows")
@@ -73,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="published weights that some metrics need, see --list; may be given several times",
+        help="weights that some metrics need, see --list; may be given several times",
     )
     add("--quiet", action="store_true", help="no progress bar")
 
@@ -277,9 +283,10 @@ def build_rows(
     from sora2.metrics import controls, sources
     from sora2.metrics.evaluation import Row
     from sora2.metrics.gates import Expected
-    from sora2.toybox import Toybox, ToyboxConfig
+    from sora2.toybox import Toybox, ToyboxConfig, whole_world
 
-    config = ToyboxConfig(seed=args.toybox_seed, split=args.split)
+    make = whole_world if args.world == "whole" else ToyboxConfig
+    config = make(seed=args.toybox_seed, split=args.split)
     if pipeline is not None:
         world = pipeline.world
         config = dataclasses.replace(config, frames=world.frames, **dataclasses.asdict(world.grid))

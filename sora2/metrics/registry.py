@@ -51,8 +51,11 @@ class Metric:
     best: float  # value of a perfect clip
     answers_to: frozenset[str]  # controlled corruptions that it must notice
     also: frozenset[str]  # corruptions that it may notice; it must ignore all others
-    weights: tuple[str, ...]  # published weights it needs, see `sora2.metrics.weights`
+    weights: tuple[str, ...]  # weights it needs, see `sora2.metrics.weights`
     measure: ClipFunction
+    #: What it gave held-out real clips when it was made, for metrics that are only as good as a trained reader; None
+    #: from the function where that was not recorded.
+    ceiling: Callable[[], float | None] | None = None
 
     @property
     def headline(self) -> bool:
@@ -160,6 +163,7 @@ def metric(
     weights: Iterable[str] = (),
     paired: bool = False,
     claimed: Literal["itself", "twin"] = "itself",
+    ceiling: Callable[[], float | None] | None = None,
     description: str = "",
 ) -> Callable[[ClipFunction], ClipFunction]:
     """Register the decorated function as a metric. The first paragraph of its docstring is the description.
@@ -167,6 +171,7 @@ def metric(
     best: value of a perfect clip; default 1 for direction "higher", else 0. paired: also register NAME_excess, the
     value of the clip less that of its reference, for rows that have one (a re-encoded, corrupted or re-made clip).
     claimed: which of the two answers to the damage; the twin, where the content weighs more than the damage.
+    ceiling: see `Metric.ceiling`.
     """
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -189,6 +194,7 @@ def metric(
             answers_to=frozenset(answers_to if claimed == "itself" else ()),
             also=frozenset(also) - frozenset(answers_to),
             measure=function,
+            ceiling=ceiling,
             **common,
         )
         if paired:
