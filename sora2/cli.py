@@ -16,7 +16,10 @@ COMMANDS = {
     "ingest": ("sora2.commands.ingest", "cut a folder of videos into shards of clips"),
     "encode": ("sora2.commands.encode", "precompute codec latents and text embeddings of shards"),
     "inspect": ("sora2.commands.inspect", "decode a shard back to mp4s and contact sheets"),
-    "train": ("sora2.commands.train", "train a transformer, a codec or the attribute readers (Hydra overrides)"),
+    "train": (
+        "sora2.commands.train",
+        "train a transformer, a codec or the attribute readers (Hydra overrides)",
+    ),
     "sample": ("sora2.commands.sample", "generate clips from a checkpoint"),
     "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
     "calibrate": ("sora2.commands.calibrate", "test the metrics by controlled corruption"),

@@ -77,7 +77,11 @@ def format_table(columns: dict[str, dict[str, Accuracy]]) -> str:
         if name not in columns[first]:
             continue
         clips = str(columns[first][name].clips)
-        guess = "–" if name == accuracy.OVERALL or ATTRIBUTES[name].several else f"1/{len(ATTRIBUTES[name].choices)}"
+        guess = (
+            "–"
+            if name == accuracy.OVERALL or ATTRIBUTES[name].several
+            else f"1/{len(ATTRIBUTES[name].choices)}"
+        )
         title = "all that apply" if name == accuracy.OVERALL else name
         body.append([title, guess, clips, *[_cell(columns[c].get(name)) for c in (first, *others)]])
     return markdown(["attribute", "chance", "clips", *columns], body)
@@ -114,5 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--record", action="store_true", help="keep the figures of split test in DIR/config.json")
     p.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
-    p.add_argument("--out", type=Path, default=Path("runs/readers_eval"), help="gets readers.md and readers.json")
+    p.add_argument(
+        "--out", type=Path, default=Path("runs/readers_eval"), help="gets readers.md and readers.json"
+    )
     return p

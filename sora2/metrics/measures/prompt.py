@@ -109,9 +109,11 @@ def _ceiling_of(name: str) -> Any:
 
 
 for _name, _attribute in ATTRIBUTES.items():
-    _right = "The set read over the set asked, their intersection as a share of their union" if (
-        _attribute.several
-    ) else "1 where the value read is the one asked"
+    _right = (
+        "The set read over the set asked, their intersection as a share of their union"
+        if (_attribute.several)
+        else "1 where the value read is the one asked"
+    )
     metric(
         f"prompt_{_name}",
         unit="",

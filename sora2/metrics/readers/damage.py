@@ -38,7 +38,12 @@ class DamageConfig:
 
 
 def cut_start(
-    video: Tensor, audio: Tensor, config: DamageConfig, generator: torch.Generator, fps: float, sample_rate: int
+    video: Tensor,
+    audio: Tensor,
+    config: DamageConfig,
+    generator: torch.Generator,
+    fps: float,
+    sample_rate: int,
 ) -> tuple[Tensor, Tensor]:
     """The clips (B, 3, T, H, W) and (B, channels, S) without the first few frames, and their sound."""
     cut = int(torch.randint(config.cut_frames + 1, (1,), generator=generator))

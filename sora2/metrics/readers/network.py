@@ -2,8 +2,8 @@
 
 What things look like is read from a few frames in colour, how they move from all frames, small and grey (two pathways,
 as in Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition"). Convolutions make one token of each of
-the few frames, of each pair of the many, and of every 80 ms of sound; a transformer layer lets them see each other;
-each attribute has a query that attends to all. Other lengths and wider pictures are legal.
+the few frames, of each pair of the many, and of every eighth of a second of sound; a transformer layer lets them see
+each other; each attribute has a query that attends to all. Other lengths and wider pictures are legal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ReaderConfig:
     sample_rate: int = 16_000
     mels: int = 64
     window_samples: int = 512
-    hop_samples: int = 160
+    hop_samples: int = 256
     stills: int = 6
     still_widths: tuple[int, int, int] = (16, 40, 96)
     motion_widths: tuple[int, int] = (16, 48)
@@ -129,7 +129,7 @@ class MotionTrunk(nn.Module):
 
 
 class AudioTrunk(nn.Module):
-    """(B, 2, S) -> (B, one per 80 ms, D)."""
+    """(B, 2, S) -> (B, one per 8 hops, D)."""
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
@@ -150,7 +150,9 @@ class AudioTrunk(nn.Module):
         c = self.config
         with torch.autocast(audio.device.type, enabled=False):
             flat = audio.float().flatten(0, 1)
-            spectrum = torch.stft(flat, c.window_samples, c.hop_samples, window=self.window, return_complex=True)
+            spectrum = torch.stft(
+                flat, c.window_samples, c.hop_samples, window=self.window, return_complex=True
+            )
             power = torch.view_as_real(spectrum).square().sum(-1) / (c.window_samples / 4) ** 2
             mel = self.filters @ power  # (B 2, mels, frames)
             return (torch.log(mel + 1e-9).unflatten(0, audio.shape[:2]).transpose(2, 3) + 12.0) / 4.0

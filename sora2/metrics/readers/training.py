@@ -52,7 +52,9 @@ class ReaderRecipe(Recipe):
         if mirror:
             # bars of an instrument are low on the left, whichever way one looks
             turns = torch.tensor([t["scene"] != "strike" for t in truths], device=video.device)
-            truths = [mirrored_truth(t) if turn else t for t, turn in zip(truths, turns.tolist(), strict=True)]
+            truths = [
+                mirrored_truth(t) if turn else t for t, turn in zip(truths, turns.tolist(), strict=True)
+            ]
             stills, grey = (turned(x, turns, axis=-1) for x in (stills, grey))
             audio = turned(audio, turns, axis=1)
         stills, grey = damage_picture(stills, grey, self.damage, generator)
@@ -120,7 +122,9 @@ def truths_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
     """
     for key, meta in zip(batch["keys"], batch["metas"], strict=True):
         if "truth" not in meta:
-            raise ConfigError(f"clip {key!r} has no truth: attribute readers train on shards of `sora2 toybox`")
+            raise ConfigError(
+                f"clip {key!r} has no truth: attribute readers train on shards of `sora2 toybox`"
+            )
     return [meta["truth"] for meta in batch["metas"]]
 
 
