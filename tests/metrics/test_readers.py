@@ -20,7 +20,7 @@ from sora2.metrics.readers.reading import load_reader, read_all, read_clip
 from sora2.metrics.readers.training import ReaderRecipe, truths_of
 from sora2.metrics.sources import commanded
 from sora2.metrics.tables import value_table
-from sora2.metrics.weights import find_weights
+from sora2.metrics.weights import find_weights, missing_weights
 from sora2.toybox import Toybox, attributes, whole_world
 from sora2.train.recipe import Progress
 from sora2.types import Clip
@@ -39,7 +39,29 @@ def world():
 
 
 @pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """The folder of a small reader that guesses, with figures recorded beside it."""
+    folder = tmp_path_factory.mktemp("untrained")
+    torch.manual_seed(0)
+    recipe = ReaderRecipe(TINY, damage.DamageConfig())
+    recipe.export(folder, {f"model.{n}": p for n, p in recipe.model.named_parameters()}, {})
+    stored = json.loads((folder / "config.json").read_text())
+    stored["accuracy"] = {"attributes": {name: {"mean": 0.9} for name in (*ATTRIBUTES, OVERALL)}}
+    (folder / "config.json").write_text(json.dumps(stored))
+    return folder
+
+
+@pytest.fixture
+def guessing(untrained, monkeypatch):
+    """The metrics read with it."""
+    monkeypatch.setenv("SORA2_WEIGHTS_READERS", str(untrained))
+    return load_reader(untrained)
+
+
+@pytest.fixture(scope="module")
 def reader():
+    if missing_weights(["readers"]):
+        pytest.skip("no trained readers: sora2 train experiment=readers, then --weights readers=PATH")
     return load_reader(find_weights("readers"))
 
 
@@ -49,13 +71,15 @@ def real(reader, world):
 
 
 def test_everything_that_captions_state_is_asked(world):
-    """Words are left to a recogniser of speech."""
+    """Words are left to a recogniser of speech; silence is not asked of a story that shows a street or the weather,
+    which are heard."""
     for clip in world:
         truth = clip.meta["truth"]
         asked = asked_attributes(truth)
         for said, value in attributes(truth).items():
             name = {"kind": "vehicle"}.get(said.rpartition(".")[2], said.rpartition(".")[2])
-            if name != "word":
+            loud_story = any(s["scene"] in ("street", "weather") for s in truth.get("strands", ()))
+            if name != "word" and not (name == "ambience" and loud_story):
                 wanted = asked[name]
                 assert value in wanted if ATTRIBUTES[name].several else value == wanted, (clip.key, said)
 
@@ -69,7 +93,7 @@ def test_a_commanded_truth_asks_for_the_same_and_gives_nothing_away(world):
         )
 
 
-def test_what_does_not_apply_is_not_asked(world):
+def test_what_does_not_apply_is_not_asked(guessing, world):
     by_scene = {c.meta["truth"]["scene"]: asked_attributes(c.meta["truth"]) for c in world}
     assert "material" in by_scene["bounce"] and "material" not in by_scene["weather"]
     assert "ambience" not in by_scene["street"] and "ambience_level" in by_scene["street"]
@@ -136,12 +160,12 @@ def test_a_recipe_learns_one_batch_and_draws_from_the_generator_alone(world):
     recipe.train()
     first = loss(0)
     assert {"scene", "style", "melody", "rain", "shots"} <= first.named.keys()
-    optimizer = torch.optim.Adam(recipe.parameters(), lr=5e-3)
-    for step in range(25):
+    optimizer = torch.optim.Adam(recipe.parameters(), lr=1e-2)
+    for step in range(12):
         optimizer.zero_grad()
         loss(step).total.backward()
         optimizer.step()
-    assert loss(99).total < 0.6 * first.total
+    assert loss(99).total < 0.8 * first.total
 
 
 def test_training_needs_truth(world, capsys):
@@ -154,26 +178,23 @@ def test_training_needs_truth(world, capsys):
 
 
 def test_the_shipped_reader_is_right_on_held_out_clips(reader, real):
-    floors = {OVERALL: 0.0}
-    for name, floor in floors.items():
+    for name, floor in {OVERALL: 0.85, "scene": 0.95, "style": 0.9, "light": 0.9, "ambience": 0.9}.items():
         assert np.mean(real[name]) >= floor, name
+    assert np.mean(real[OVERALL]) > reader.accuracy_of(OVERALL) - 0.06
 
 
-def test_recorded_accuracy_stands_beside_the_score(reader, world):
-    for name, m in PROMPT.items():
-        recorded = m.ceiling()
-        assert recorded == reader.accuracy_of(
-            OVERALL if name == "prompt_accuracy" else name.removeprefix("prompt_")
-        )
-        assert 0.3 < recorded <= 1, name
+def test_recorded_accuracy_stands_beside_the_score(guessing, world):
+    assert {m.ceiling() for m in PROMPT.values()} == {0.9} and len(PROMPT) == len(ATTRIBUTES) + 1
     items = real_items(world[:2])
     metrics = select_metrics(["prompt_style", "flicker"])[0]
     headers, rows = value_table(evaluate_rows([Row("real", "", items, 2)], metrics, progress=False))
     assert headers == ["metric", "reader on real clips", "real"]
-    assert {row[0].split("\u00a0")[0]: row[1] for row in rows}["flicker"] == "–"
+    beside = {row[0].split("\u00a0")[0].split(",")[0]: row[1] for row in rows}
+    assert beside == {"prompt_style": "0.90", "flicker": "–"}
 
 
-def test_answers_depend_on_the_clip_alone(reader, world):
+def test_answers_depend_on_the_clip_alone(guessing, world):
+    reader = guessing
     together = read_all(reader, world[:6])
     backwards = read_all(reader, world[5::-1])[::-1]
     alone = [read_clip(reader, clip) for clip in world[:6]]
@@ -199,7 +220,7 @@ def test_another_shape_of_the_same_clip_reads_alike(reader, world):
         assert np.mean(agreements(reader, clips)[OVERALL]) > plain - 0.1, shape
 
 
-def test_the_wrong_prompt_is_noticed(world):
+def test_the_wrong_prompt_is_noticed(reader, world):
     wrong = all_corruptions()["wrong prompt"]
     m = PROMPT["prompt_accuracy"]
     own, other = [], []
@@ -211,7 +232,7 @@ def test_the_wrong_prompt_is_noticed(world):
     assert np.mean(own) > np.mean(other) + 0.3
 
 
-def test_what_cannot_be_read_is_unmeasurable(world):
+def test_what_cannot_be_read_is_unmeasurable(guessing, world):
     m = PROMPT["prompt_style"]
     clip = world[0]
     assert m(clip.replace(audio=None, sample_rate=0), clip.meta["truth"]).reason == "the clip has no audio"
@@ -223,7 +244,7 @@ def test_what_cannot_be_read_is_unmeasurable(world):
     )
 
 
-def test_missing_or_other_weights_are_an_error(tmp_path, monkeypatch):
+def test_missing_or_other_weights_are_an_error(untrained, tmp_path, monkeypatch):
     monkeypatch.setenv("SORA2_WEIGHTS_READERS", str(tmp_path / "gone"))
     assert "prompt_style" not in select_metrics()[0]
     with pytest.raises(MetricError, match=r"SORA2_WEIGHTS_READERS=.*gone does not exist"):
@@ -233,7 +254,7 @@ def test_missing_or_other_weights_are_an_error(tmp_path, monkeypatch):
         MetricError, match=r"no config.json; train readers with `sora2 train experiment=readers`"
     ):
         load_reader(tmp_path)
-    shutil.copytree(find_weights("readers"), tmp_path / "other")
+    shutil.copytree(untrained, tmp_path / "other")
     stored = json.loads((tmp_path / "other" / "config.json").read_text())
     stored["attributes"]["style"] = ["baroque"]
     (tmp_path / "other" / "config.json").write_text(json.dumps(stored))
@@ -241,15 +262,15 @@ def test_missing_or_other_weights_are_an_error(tmp_path, monkeypatch):
         load_reader(tmp_path / "other")
 
 
-def test_a_clip_that_fails_to_load_counts_as_a_failure():
+def test_a_clip_that_fails_to_load_counts_as_a_failure(guessing):
     metrics = select_metrics(["prompt_accuracy"])[0]
     broken = Item("a", "a", None, failure="cannot be read")
     table = evaluate_rows([Row("films", "", [broken], 1)], metrics, progress=False)
     assert table.summaries["films"]["prompt_accuracy"].success.estimate == 0
 
 
-def test_the_accuracy_command(tmp_path, capsys):
-    shutil.copytree(find_weights("readers"), tmp_path / "readers")
+def test_the_accuracy_command(untrained, tmp_path, capsys):
+    shutil.copytree(untrained, tmp_path / "readers")
     arguments = [
         "--readers",
         str(tmp_path / "readers"),
