@@ -16,12 +16,19 @@ COMMANDS = {
     "ingest": ("sora2.commands.ingest", "cut a folder of videos into shards of clips"),
     "encode": ("sora2.commands.encode", "precompute codec latents and text embeddings of shards"),
     "inspect": ("sora2.commands.inspect", "decode a shard back to mp4s and contact sheets"),
-    "train": ("sora2.commands.train", "train a transformer or a codec (Hydra overrides)"),
+    "train": (
+        "sora2.commands.train",
+        "train a transformer, a codec or the attribute readers (Hydra overrides)",
+    ),
     "sample": ("sora2.commands.sample", "generate clips from a checkpoint"),
     "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
     "calibrate": ("sora2.commands.calibrate", "test the metrics by controlled corruption"),
     "compare": ("sora2.commands.compare", "compare two evaluations, clip by clip"),
     "evaluate-codec": ("sora2.commands.evaluate_codec", "measure the reconstruction of the codecs"),
+    "evaluate-readers": (
+        "sora2.commands.evaluate_readers",
+        "measure the attribute readers of the prompt metrics",
+    ),
     "doctor": ("sora2.commands.doctor", "print the environment and the attention backends"),
 }
 
@@ -30,7 +37,7 @@ EXIT_INTERRUPTED = 130
 
 
 def usage() -> str:
-    lines = [f"  {name:<16}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:<18}{what}" for name, (_, what) in COMMANDS.items()]
     return "usage: sora2 COMMAND [options]\n\ncommands:\n" + "\n".join(lines)
 
 

@@ -57,11 +57,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--clips", type=int, default=32, help="toybox clips (captions) of the subject and of the control rows"
     )
     add(
+        "--world",
+        choices=("narrow", "whole"),
+        default="narrow",
+        help="narrow: balls in an empty box, which all metrics of physics know; whole: every scene, style and camera",
+    )
+    add("--scenes", metavar="A,B", help="toybox scenes, for example talk,story; default: those of the world")
+    add(
         "--split",
         default="test",
         help="toybox split that captions and control rows come from; of cameo, its targets",
     )
-    add("--scenes", default="bounce", metavar="A,B", help="toybox scenes of those, for example talk,story")
     add("--toybox-seed", type=int, default=0)
     add("--no-controls", action="store_true", help="leave out the control rows")
     add("--seconds", type=float, default=12.0, help="of each film of --folder that are measured")
@@ -79,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="published weights that some metrics need, see --list; may be given several times",
+        help="weights that some metrics need, see --list; may be given several times",
     )
     add("--quiet", action="store_true", help="no progress bar")
 
@@ -284,9 +290,11 @@ def build_rows(
     from sora2.metrics.enrolment import cameo_clips
     from sora2.metrics.evaluation import Row
     from sora2.metrics.gates import Expected
-    from sora2.toybox import Toybox, ToyboxConfig
+    from sora2.toybox import Toybox, ToyboxConfig, whole_world
 
-    config = ToyboxConfig(seed=args.toybox_seed, split=args.split, scenes=tuple(args.scenes.split(",")))
+    make = whole_world if args.world == "whole" else ToyboxConfig
+    scenes = {} if args.scenes is None else {"scenes": tuple(args.scenes.split(","))}
+    config = make(seed=args.toybox_seed, split=args.split, **scenes)
     if pipeline is not None:
         world = pipeline.world
         config = dataclasses.replace(config, frames=world.frames, **dataclasses.asdict(world.grid))

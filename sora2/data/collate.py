@@ -140,8 +140,12 @@ def _text(samples: Sequence[LatentSample], max_tokens: int) -> Modality | None:
 
 def collate_raw(clips: Sequence[Clip]) -> dict[str, Any]:
     """{"video": (B, 3, T, H, W) in [-1, 1], "audio": (B, channels, S), "video_mask"/"audio_mask": (B,) bool,
-    "fps", "sample_rate", "keys", "captions"}; a stream that no clip has is absent."""
-    batch: dict[str, Any] = {"keys": tuple(c.key for c in clips), "captions": tuple(c.caption for c in clips)}
+    "fps", "sample_rate", "keys", "captions", "metas" (KEY.json of each)}; a stream that no clip has is absent."""
+    batch: dict[str, Any] = {
+        "keys": tuple(c.key for c in clips),
+        "captions": tuple(c.caption for c in clips),
+        "metas": tuple(c.meta for c in clips),
+    }
     video = _stack(clips, lambda c: c.video)  # (B, T, H, W, 3) uint8
     if video is not None:
         batch["video"] = video[0].permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0).contiguous()

@@ -27,7 +27,9 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
     """
     if workers <= 1 or len(tasks) <= 1:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: on a busy machine, threads that wait for each other cost tenfold
+        torch.set_num_threads(
+            1
+        )  # as in a worker: on a busy machine, threads that wait for each other cost tenfold
         try:
             yield from map(function, tasks)
         finally:

@@ -159,6 +159,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
                 "statistic": m.statistic,
                 "group": m.group,
                 "answers_to": sorted(m.answers_to),
+                "ceiling": None if m.ceiling is None else m.ceiling(),
                 "description": m.description,
             }
             for name, m in evaluation.metrics.items()

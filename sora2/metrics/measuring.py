@@ -22,6 +22,7 @@ from sora2.metrics.features import get_feature
 from sora2.metrics.gates import Expected, failed_gates
 from sora2.metrics.registry import Metric, all_metrics
 from sora2.metrics.values import MetricValue
+from sora2.metrics.weights import weights_state
 from sora2.types import Clip
 
 
@@ -115,9 +116,12 @@ def measure_all(
 
 
 def fingerprint(item: Item, task: Task) -> str:
-    """Of everything that an outcome depends on: the clip, what it is measured against, the metrics and their code."""
+    """Of everything that an outcome depends on: the clip, what it is measured against, the metrics, their code and
+    weights."""
     digest = hashlib.sha256(code_fingerprint().encode())
     plain = [item.key, item.prompt, item.seed, item.path, item.failure, item.truth, asdict(task)]
+    known = all_metrics()
+    plain.append(weights_state(w for name in task.metrics for w in known[name].weights))
     digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
     enrolment = () if item.clip is None else item.clip.meta.get("enrolment", ())
     for clip in (item.clip, item.reference, *enrolment):

@@ -51,9 +51,12 @@ class Metric:
     best: float  # value of a perfect clip
     answers_to: frozenset[str]  # controlled corruptions that it must notice
     also: frozenset[str]  # corruptions that it may notice; it must ignore all others
-    weights: tuple[str, ...]  # published weights it needs, see `sora2.metrics.weights`
+    weights: tuple[str, ...]  # weights it needs, see `sora2.metrics.weights`
     measure: ClipFunction
     domain: str = "bounce"  # what its calibration is on: clips of `sora2.metrics.calibration.DOMAINS`
+    #: What it gave held-out real clips when it was made, for metrics that are only as good as a trained reader; None
+    #: from the function where that was not recorded.
+    ceiling: Callable[[], float | None] | None = None
 
     @property
     def headline(self) -> bool:
@@ -162,6 +165,7 @@ def metric(
     paired: bool = False,
     domain: str = "bounce",
     claimed: Literal["itself", "twin"] = "itself",
+    ceiling: Callable[[], float | None] | None = None,
     description: str = "",
 ) -> Callable[[ClipFunction], ClipFunction]:
     """Register the decorated function as a metric. The first paragraph of its docstring is the description.
@@ -170,6 +174,7 @@ def metric(
     value of the clip less that of its reference, for rows that have one (a re-encoded, corrupted or re-made clip).
     domain: the toybox clips that it is calibrated on.
     claimed: which of the two answers to the damage; the twin, where the content weighs more than the damage.
+    ceiling: see `Metric.ceiling`.
     """
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -196,6 +201,7 @@ def metric(
             answers_to=frozenset(answers_to if claimed == "itself" else ()),
             also=frozenset(also) - frozenset(answers_to),
             measure=function,
+            ceiling=ceiling,
             **common,
         )
         if paired:

@@ -20,9 +20,18 @@ from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
 from sora2.types import Clip
 
 #: Parts of a toybox truth that a caption commands. The rest (paths, events) is one of many possible outcomes.
-COMMANDED = ("scene", "style", "background", "ambience", "gravity", "gravity_value", "identity")
-COMMANDED_OF_BALL = ("color", "material", "size", "restitution")
-
+COMMANDED = (
+    "scene", "style", "pacing", "light", "ambience", "ambience_level", "own_ambience", "background", "gravity",
+    "gravity_value", "obstacles", "motion", "instrument", "melody", "rhythm", "dynamics", "expression", "gaze", "words",
+    "identity", "rain", "wind", "thunder", "drawn_vehicles", "plot",
+)  # fmt: skip
+#: The same of the things that a truth lists.
+COMMANDED_OF_EACH = {
+    "balls": ("color", "material", "size", "restitution"),
+    "vehicles": ("kind", "color", "direction"),
+    "shots": ("scene", "strand", "framing"),
+    "strands": ("scene",),
+}
 
 #: Quality of the generated clips that are kept: visually lossless, so that what is kept measures as what was made.
 GENERATED_CRF = 12
@@ -31,8 +40,11 @@ GENERATED_CRF = 12
 def commanded(truth: dict[str, Any]) -> dict[str, Any]:
     """What the caption of a toybox clip asks for, without what happened to come of it."""
     kept = {name: truth[name] for name in COMMANDED if name in truth}
-    balls = truth.get("balls", [])
-    kept |= {"balls": [{n: ball[n] for n in COMMANDED_OF_BALL if n in ball} for ball in balls]}
+    if "camera" in truth:
+        kept["camera"] = {"kind": truth["camera"]["kind"]}
+    for name, fields in COMMANDED_OF_EACH.items():
+        if name in truth:
+            kept[name] = [{f: thing[f] for f in fields if f in thing} for thing in truth[name]]
     words, _ = spoken_words(truth)
     return kept | ({"words": words} if words else {})
 

@@ -1,7 +1,8 @@
-"""Published weights that some metrics need: where they lie, and what to do when they do not.
+"""Weights that some metrics need: where they lie, and what to do when they do not.
 
 Nothing is ever downloaded. A path is given by `--weights NAME=PATH` or by the environment variable
-SORA2_WEIGHTS_NAME (upper case, dashes as underscores); weights that ship inside a Python package are found there.
+SORA2_WEIGHTS_NAME (upper case, dashes as underscores); weights that ship inside a Python package, or with this
+repository, are found there.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from pathlib import Path
 from sora2.metrics.values import MetricError
 
 PREFIX = "SORA2_WEIGHTS_"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Published:
-    """One set of published weights."""
+    """One set of weights."""
 
     what: str
     package: str = ""  # import name of a package that ships them
     file: str = ""  # inside that package
-    install: str = ""  # how to get the package
+    install: str = ""  # how to get the package, or the weights
     runtime: tuple[str, ...] = ()  # import names of packages that run them
     extra: str = "eval"  # of sora2, which installs those
+    folder: str = ""  # of this repository, where they ship with it
 
 
 KNOWN: dict[str, Published] = {
@@ -73,6 +76,11 @@ KNOWN: dict[str, Published] = {
     "vggish": Published("VGGish, a TorchScript file (see networks/published.py)"),
     "raft": Published("RAFT, a TorchScript file (see networks/published.py)"),
     "musiq": Published("MUSIQ, a TorchScript file (see networks/published.py)"),
+    "readers": Published(
+        "attribute readers of this project",
+        folder="checkpoints/readers",
+        install="sora2 train experiment=readers makes them",
+    ),
 }
 
 
@@ -99,7 +107,7 @@ def find_weights(name: str) -> Path:
     if missing:
         raise MetricError(missing[0])
     given = os.environ.get(_variable(name))
-    return Path(given) if given is not None else _in_package(KNOWN[name])
+    return Path(given) if given is not None else _shipped(KNOWN[name])
 
 
 def missing_weights(names: Iterable[str]) -> list[str]:
@@ -111,7 +119,7 @@ def missing_weights(names: Iterable[str]) -> list[str]:
         if given is not None:
             if not Path(given).exists():
                 sentences.append(f"{_variable(name)}={given} does not exist")
-        elif _in_package(known) is None:
+        elif _shipped(known) is None:
             remedy = f"{known.install}, or give" if known.install else "give"
             sentences.append(f"{known.what} not found: {remedy} --weights {name}=PATH")
         absent = [p for p in known.runtime if importlib.util.find_spec(p) is None]
@@ -124,8 +132,20 @@ def _variable(name: str) -> str:
     return PREFIX + name.upper().replace("-", "_")
 
 
-def _in_package(known: Published) -> Path | None:
-    """The file, or the folder of the package; None when it is not installed or lacks the file."""
+def weights_state(names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(path, bytes, time of change) of every file of the named weights: different when they are others."""
+    files: list[Path] = []
+    for name in sorted(set(names)):
+        path = find_weights(name)
+        files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+
+
+def _shipped(known: Published) -> Path | None:
+    """The file, or the folder of the repository or package; None when it is not there."""
+    if known.folder:
+        path = REPOSITORY / known.folder
+        return path if path.exists() else None
     if not known.package:
         return None
     spec = importlib.util.find_spec(known.package)

@@ -129,7 +129,7 @@ class TrainConfig:
     """A whole training run. `model`, `task`, `data` and `codec` are parsed by the recipe that uses them."""
 
     name: str
-    recipe: Literal["diffusion", "video_codec", "audio_codec"]
+    recipe: Literal["diffusion", "video_codec", "audio_codec", "readers"]
     data: dict[str, Any]
     out: str = "runs"
     seed: int = 0

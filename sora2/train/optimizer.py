@@ -68,11 +68,14 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    (self._muon if group["muon"] else self._adam)(p, group)
+        # The trainer steps inside its autocast region, where products would be rounded to bfloat16; the iteration on
+        # Gram matrices then no longer converges, and training diverges.
+        with torch.autocast(self.param_groups[0]["params"][0].device.type, enabled=False):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.mul_(1 - group["lr"] * group["weight_decay"])
+                        (self._muon if group["muon"] else self._adam)(p, group)
 
     def _muon(self, p: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]

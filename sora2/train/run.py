@@ -28,6 +28,7 @@ RECIPES = {
     "diffusion": "sora2.train.step",
     "video_codec": "sora2.train.codec_problem",
     "audio_codec": "sora2.train.codec_problem",
+    "readers": "sora2.metrics.readers.training",
 }
 
 

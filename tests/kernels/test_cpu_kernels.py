@@ -79,7 +79,9 @@ def _levels(layout, width, dtype, batch=3):
     runs, index, rows, at = [], [], [], 0
     for i, (n, r, u) in enumerate(LAYOUTS[layout]):
         count = batch * r if u is None else u
-        order = torch.arange(batch * r) if u is None else torch.randint(u, (batch * r,), generator=_generator(i))
+        order = (
+            torch.arange(batch * r) if u is None else torch.randint(u, (batch * r,), generator=_generator(i))
+        )
         order[:count] = torch.arange(count)  # every row is somebody's
         runs.append(Runs(slice(at, at + batch * n), batch, r, None if u is None else order))
         index.append(order)
@@ -105,7 +107,10 @@ def test_two_layers_share_the_rows_of_levels(layout, width):
         x, u, g = (_randn(count, width, seed=s).to(dtype) for s in (1, 2, 3))
         x.requires_grad_(), u.requires_grad_()
         tables = [
-            [_randn(6, width, seed=40 + 9 * k + i).to(_wide(dtype)).requires_grad_() for i in range(len(runs))]
+            [
+                _randn(6, width, seed=40 + 9 * k + i).to(_wide(dtype)).requires_grad_()
+                for i in range(len(runs))
+            ]
             for k in range(2)
         ]
         levels = Levels.of(rows, tuple(runs), tuple(index), x)
@@ -196,14 +201,17 @@ def _attention(backend, n, m, width, scale, hide):
     return case
 
 
-@pytest.mark.parametrize(("n", "m", "scale", "hide"), [(33, 70, 1.0, False), (65, 20, 4.0, True), (1, 1, 1.0, False)])
+@pytest.mark.parametrize(
+    ("n", "m", "scale", "hide"), [(33, 70, 1.0, False), (65, 20, 4.0, True), (1, 1, 1.0, False)]
+)
 def test_softmax_between_products(n, m, scale, hide):
     check(_attention("matmul", n, m, 16, scale, hide))
 
 
 @pytest.mark.parametrize("hide", [False, True])
 @pytest.mark.parametrize(
-    ("n", "m", "width", "scale"), [(220, 220, 64, 1.0), (1, 127, 32, 4.0), (129, 64, 128, 16.0), (32, 33, 64, 1.0)]
+    ("n", "m", "width", "scale"),
+    [(220, 220, 64, 1.0), (1, 127, 32, 4.0), (129, 64, 128, 16.0), (32, 33, 64, 1.0)],
 )
 def test_attention_in_tiles(n, m, width, scale, hide):
     x = torch.zeros(1, 1, 4, 64, dtype=torch.bfloat16)

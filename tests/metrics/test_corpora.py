@@ -14,7 +14,7 @@ from sora2.toybox import ToyboxConfig
 
 CORPUS = all_corpus_metrics()
 FEATURES = ("motion", "flow_histogram", "colour_layout", "log_mel", "events")
-TASK = Task(("gravity_error", "restitution_error", "pan_error", "material_accuracy"), FEATURES)
+TASK = Task(("gravity_error", "restitution_error", "pan_error", "struck_material"), FEATURES)
 
 
 @pytest.fixture(scope="module")

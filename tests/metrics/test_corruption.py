@@ -62,8 +62,8 @@ def test_real_clips_are_measured_and_right(table):
     assert real["av_skill"].value.estimate > 0.8
     assert real["gravity_error"].value.estimate < 2
     assert real["restitution_error"].value.estimate < 0.05
-    assert real["color_accuracy"].value.estimate > 0.95
-    assert real["material_accuracy"].value.estimate > 0.95
+    assert real["tracked_color"].value.estimate > 0.95
+    assert real["struck_material"].value.estimate > 0.95
     assert real["permanence"].value.estimate > 0.98
 
 
@@ -103,14 +103,14 @@ def test_wrong_sound_is_heard(table):
         assert shuffled[f"av_f1_{t}"].value.estimate < 0.5 * real[f"av_f1_{t}"].value.estimate
     assert abs(shuffled["av_skill"].value.estimate) < 0.15
     assert shuffled["av_offset"].success.estimate < 0.5
-    assert shuffled["material_accuracy"].value.estimate < 0.6
-    for name in ("gravity_error", "color_accuracy", "permanence", "restitution_error"):  # not about sound
+    assert shuffled["struck_material"].value.estimate < 0.6
+    for name in ("gravity_error", "tracked_color", "permanence", "restitution_error"):  # not about sound
         assert shuffled[name].value.estimate == real[name].value.estimate
 
 
 def test_a_frozen_frame_cannot_be_measured(table):
     frozen = table.summaries["frozen"]
-    for name in ("gravity_error", "restitution_error", "av_offset", "av_f1_45", "material_accuracy"):
+    for name in ("gravity_error", "restitution_error", "av_offset", "av_f1_45", "struck_material"):
         assert frozen[name].measured == 0 and frozen[name].success.estimate == 0.0
         (reason,) = frozen[name].reasons
         assert "still picture for 100%" in reason
@@ -155,7 +155,7 @@ def test_a_missing_ball_never_helps(clips, evidences):
         ghost = {**truth["balls"][0], "color": absent}
         asked = Evidence(clip, truth={**truth, "balls": [*truth["balls"], ghost]})
         asked.__dict__.update(tracks=evidence.tracks, motion=evidence.motion)
-        for name in ("color_accuracy", "material_accuracy", "permanence"):
+        for name in ("tracked_color", "struck_material", "permanence"):
             with_ghost, without = METRICS[name].evaluate(asked), METRICS[name].evaluate(evidence)
             assert not with_ghost.measured or with_ghost.value < without.value or without.value == 0, name
 
@@ -177,7 +177,7 @@ def test_a_picture_strewn_with_colour_is_no_success(clips):
     patches = torch.randint(0, 256, (33, 3, 7, 7), generator=generator).float()
     patches = torch.nn.functional.interpolate(patches, size=(64, 64), mode="nearest")
     clutter = clips[0].replace(video=patches.permute(0, 2, 3, 1).to(torch.uint8).contiguous())
-    for name in ("av_offset", "av_f1_45", "av_f1_125", "av_skill", "gravity_error", "color_accuracy"):
+    for name in ("av_offset", "av_f1_45", "av_f1_125", "av_skill", "gravity_error", "tracked_color"):
         assert not METRICS[name].success(METRICS[name](clutter)), name
 
 
@@ -198,6 +198,6 @@ def test_other_shapes_of_clip(shape):
     evidences = [Evidence(clip) for clip in Toybox(config).clips(range(24))]
     assert abs(np.nanmedian(values("av_offset", evidences))) < 5
     assert np.nanmedian(values("gravity_error", evidences)) < 2
-    assert np.nanmean(values("color_accuracy", evidences)) > 0.95
-    assert np.nanmean(values("material_accuracy", evidences)) > 0.93
+    assert np.nanmean(values("tracked_color", evidences)) > 0.95
+    assert np.nanmean(values("struck_material", evidences)) > 0.93
     assert np.nanmean(values("av_f1_45", evidences)) > 0.85

@@ -89,8 +89,8 @@ def test_a_checkpoint_with_codecs(tmp_path, monkeypatch):
     rows = result["rows"]
     assert result["order"] == ["generated", "real", "codec round trip", "shuffled audio", "frozen frame"]
     assert [c["seed"] for c in rows["generated"]["clips"]] == [0, 1] * 3
-    assert rows["generated"]["summary"]["color_accuracy"]["success"]["clusters"] == 3
-    assert rows["generated"]["summary"]["color_accuracy"]["value"]["estimate"] == 1.0
+    assert rows["generated"]["summary"]["tracked_color"]["success"]["clusters"] == 3
+    assert rows["generated"]["summary"]["tracked_color"]["value"]["estimate"] == 1.0
     assert "video_psnr" not in rows["generated"]["summary"]
     assert 35 < rows["codec round trip"]["summary"]["video_psnr"]["value"]["estimate"] < 50
     films = sorted((out / "clips" / "generated").glob("*.mp4"))
@@ -106,7 +106,7 @@ def test_a_checkpoint_with_codecs(tmp_path, monkeypatch):
     ]
     assert main(["evaluate", *arguments]) == 0
     repeated = json.loads((again / "metrics.json").read_text())["rows"]["generated"]["summary"]
-    assert repeated["color_accuracy"]["value"]["estimate"] == 1.0
+    assert repeated["tracked_color"]["value"]["estimate"] == 1.0
     assert repeated["av_offset"]["value"]["estimate"] == pytest.approx(0, abs=5)
     assert repeated["av_offset"]["success"]["clusters"] == 3
 
@@ -131,12 +131,12 @@ def test_a_folder_with_bad_films(tmp_path, capsys, clips):
     outcome = {c["key"]: c["metrics"] for c in row["clips"]}
     assert len(outcome) == 6
     assert "cannot be read" in outcome["broken"]["av_offset"]["reason"]
-    assert "cannot be read" in outcome["empty"]["color_accuracy"]["reason"]
-    assert "odd.json is not JSON" in outcome["odd"]["color_accuracy"]["reason"]
+    assert "cannot be read" in outcome["empty"]["tracked_color"]["reason"]
+    assert "odd.json is not JSON" in outcome["odd"]["tracked_color"]["reason"]
     assert outcome["mute"]["av_offset"]["reason"] == "the clip has no audio"
-    assert outcome["mute"]["color_accuracy"]["reason"] == "the clip has no truth"
-    assert outcome[clips[0].key]["color_accuracy"]["value"] == 1.0
-    success = row["summary"]["color_accuracy"]
+    assert outcome["mute"]["tracked_color"]["reason"] == "the clip has no truth"
+    assert outcome[clips[0].key]["tracked_color"]["value"] == 1.0
+    success = row["summary"]["tracked_color"]
     assert (success["measured"], success["clips"]) == (2, 6)
     assert success["success"]["estimate"] == pytest.approx(2 / 6)
     assert "broken.mp4 counts as a failure" in capsys.readouterr().out
@@ -291,7 +291,7 @@ def test_interventions_show_the_response(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, "load_pipeline", lambda args: Obeys())
     arguments = ["--checkpoint", "x", "--clips", "2", "--interventions", "3", "--no-controls", "--show", "1", "--quiet",
-                 "--metrics", "gravity_error,gravity_response,material_accuracy,material_response"]  # fmt: skip
+                 "--metrics", "gravity_error,gravity_response,struck_material,material_response"]  # fmt: skip
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "out")]) == 0
     row = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]["interventions"]
     assert row["corpus"]["gravity_response"]["value"] == pytest.approx(1, abs=0.05)

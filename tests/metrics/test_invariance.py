@@ -9,7 +9,7 @@ from sora2.toybox import Toybox, ToyboxConfig
 
 METRICS = all_metrics()
 #: Metric -> largest change of the median over clips, in its unit.
-TOLERANCE = {"gravity_error": 1.5, "av_offset": 3.0, "permanence": 0.01, "color_accuracy": 0.02, "av_f1_45": 0.08,
+TOLERANCE = {"gravity_error": 1.5, "av_offset": 3.0, "permanence": 0.01, "tracked_color": 0.02, "av_f1_45": 0.08,
              "restitution_error": 0.02, "continuity": 0.01, "energy_gain": 2.0, "loudness": 0.5}  # fmt: skip
 COUNT = 12
 

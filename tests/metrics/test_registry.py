@@ -24,7 +24,7 @@ def test_every_metric_says_what_it_is():
         "av_f1_45",
         "gravity_error",
         "restitution_error",
-        "color_accuracy",
+        "tracked_color",
         "video_psnr",
     } <= set(metrics)
     for m in metrics.values():

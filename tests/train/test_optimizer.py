@@ -79,3 +79,17 @@ def test_muon_learns():
         group["lr"] = 2e-2
     first = train(optimizer, model, 1)
     assert train(optimizer, model, 200) < 0.4 * first
+
+
+def test_a_step_inside_autocast_is_the_step_outside():
+    """The trainer steps inside its autocast region; in bfloat16 the iteration would not converge."""
+    stepped = []
+    for autocast in (False, True):
+        model = network()
+        config = OptimizerConfig(name="muon", muon_lr=0.01)
+        optimizer = build_optimizer(dict(model.named_parameters()), config, ())
+        model(torch.ones(4, 8)).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            optimizer.step()
+        stepped.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*stepped)

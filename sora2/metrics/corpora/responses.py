@@ -110,7 +110,7 @@ def material_response(corpus: Corpus) -> MetricValue:
     """Share of balls that sound of their material, beyond what guessing one of three would reach: 1 all, 0 chance."""
     right = total = 0
     for o in corpus.outcomes:
-        value = o.values.get("material_accuracy")
+        value = o.values.get("struck_material")
         if value is not None and value.measured:
             asked = int(value.details.get("asked", 1))
             right += round(value.value * asked)

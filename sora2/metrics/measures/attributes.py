@@ -29,7 +29,7 @@ LINK_SECONDS = 0.050
 
 
 @metric(
-    "color_accuracy",
+    "tracked_color",
     unit="",
     direction="higher",
     needs=("video", "truth"),
@@ -37,7 +37,7 @@ LINK_SECONDS = 0.050
     answers_to=("wrong prompt", "object removed", "object added"),
     also=("black",),
 )
-def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
+def tracked_color(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose colour is seen, one to one, as a share of balls commanded or seen, whichever is more."""
     wanted = Counter(ball["color"] for ball in evidence.asked_balls())
     seen = Counter(track.color for track in evidence.tracks)
@@ -48,7 +48,7 @@ def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 
 
 @metric(
-    "material_accuracy",
+    "struck_material",
     unit="",
     direction="higher",
     needs=("video", "audio", "truth"),
@@ -56,7 +56,7 @@ def color_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     answers_to=("pitch shift", "wrong audio", "wrong prompt"),
     also=(*LOST_PICTURE, *SHAKEN_PICTURE, *LOST_SOUND, *MOVED_SOUND, *FALSE_SOUND, *BROKEN_LAW),
 )
-def material_accuracy(evidence: Evidence) -> tuple[float, dict[str, Any]]:
+def struck_material(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Commanded balls whose impacts sound of their material, as a share of balls that are missing or seen to hit.
 
     The sounds of a ball are those that begin when it is seen to touch something. Their spectra are explained by the
