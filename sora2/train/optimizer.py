@@ -13,23 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sora2.kernels import has_fast_bf16
 from sora2.train.config import OptimizerConfig
 
 #: Quintic Newton-Schulz coefficients and number of iterations (Jordan et al. 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+#: Rows of a matrix, or columns where these are fewer, from which bf16 is worth its conversions.
+LARGE = 128
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
     """A matrix with the singular vectors of `matrix` (rows, columns) and singular values near 1.
 
-    The iteration runs on the smaller Gram matrix: with G = X X^T it keeps Q such that the result is Q X, which costs
-    products of the smaller side only.
+    Where bf16 products are fast, large matrices are iterated in bf16, as usual for Muon. Else the iteration runs on the
+    smaller Gram matrix: with G = X X^T it keeps Q such that the result is Q X, which costs products of the smaller side
+    only but needs float32.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
     x = x / (x.norm() + 1e-7)
     a, b, c = COEFFICIENTS
+    if x.shape[0] >= LARGE and (x.is_cuda or has_fast_bf16()):
+        low = x.to(torch.bfloat16, memory_format=torch.contiguous_format)
+        for _ in range(ITERATIONS):
+            gram = low @ low.mT  # (m, m)
+            low = torch.addmm(low, torch.addmm(gram, gram, gram, beta=b, alpha=c), low, beta=a)
+        x = low.to(matrix.dtype)
+        return x.mT if tall else x
     gram = x @ x.mT  # (m, m)
     product: Tensor | None = None
     for _ in range(ITERATIONS):

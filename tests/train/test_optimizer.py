@@ -19,6 +19,17 @@ def test_orthogonalize_keeps_directions_and_flattens_singular_values(shape):
     assert (core - core.diagonal().diag()).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("shape", [(256, 128), (160, 512)])
+def test_bf16_iterations_step_the_same_way(shape, monkeypatch):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, shape[1])
+    monkeypatch.setattr("sora2.train.optimizer.has_fast_bf16", lambda: False)
+    exact = orthogonalize(matrix)
+    monkeypatch.setattr("sora2.train.optimizer.has_fast_bf16", lambda: True)
+    low = orthogonalize(matrix)
+    assert low.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(low.flatten(), exact.flatten(), dim=0) > 0.999
+
+
 def train(optimizer, model, steps=20):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
