@@ -20,6 +20,7 @@ from sora2.kernels.dispatch import (
 )
 from sora2.kernels.heads import Span, merge_heads, split_heads
 from sora2.kernels.levels import Levels, Modulation
+from sora2.kernels.linear import linear
 from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
 from sora2.kernels.pattern import PADDING, Lists, TilePattern, concatenate, dense_pattern
 from sora2.kernels.rules import Part, Rule, Tiling, cached_tiling
@@ -57,6 +58,7 @@ __all__ = [
     "gated_add",
     "gated_add_norm_modulate",
     "has_fast_bf16",
+    "linear",
     "merge_heads",
     "norm_modulate",
     "record_choices",

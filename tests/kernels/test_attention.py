@@ -263,7 +263,7 @@ def test_what_ran_is_on_record_and_waste_is_said_aloud():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "magic"}, "use one of auto, reference, tiled, triton, sdpa, matmul, cudnn, flash"),
+        ({"backend": "magic"}, "use one of auto, reference, tiled, triton, sdpa, matmul, amx, cudnn, flash"),
         ({"backend": "xformers"}, "takes cuda"),
         ({"backend": "cudnn"}, "takes cuda; the tensors are on cpu"),
         ({"backend": "flash"}, "takes cuda; the tensors are on cpu"),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from sora2.commands.train import compose_config
 from sora2.config import ConfigError
+from sora2.kernels import CpuKernelError, use_cpu_kernels
 from sora2.train import checkpoint
 from sora2.train.run import train
 from tests.worlds import save_tiny_codecs, training_overrides, write_latents
@@ -158,3 +159,25 @@ def test_a_resumed_run_keeps_the_precision_that_auto_chose(world, monkeypatch):
     saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]
     assert saved["samples_seen"] == 16
     assert saved["config"]["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_a_resumed_run_keeps_its_cpu_kernels(world, monkeypatch, capsys):
+    extra = {"trainer.max_samples": 16, "trainer.checkpoint_every_samples": 8}
+    monkeypatch.setenv("SORA2_CPU_KERNELS", "plain")
+    folder = run(world, "kernels", **extra, **{"trainer.stop_at_samples": 8})
+    assert "kernels  plain: SORA2_CPU_KERNELS=plain" in capsys.readouterr().out
+    monkeypatch.setenv("SORA2_CPU_KERNELS", "auto")
+    with pytest.raises(ConfigError, match=r"trainer.cpu_kernels: checkpoint 'plain', this run 'compiled'"):
+        try:
+            run(world, "kernels", **extra, **{"trainer.cpu_kernels": "compiled"})
+        except CpuKernelError as error:
+            pytest.skip(str(error))
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(
+        text.replace("  cpu_kernels: plain\n", "")
+    )  # as runs of before wrote it
+    run(world, "kernels", **extra)
+    saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]
+    assert saved["samples_seen"] == 16 and saved["config"]["trainer"]["cpu_kernels"] == "plain"
+    monkeypatch.delenv("SORA2_CPU_KERNELS")
+    use_cpu_kernels()

@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
 TILE_FUNCTIONS: dict[str, tuple[type, ...]] = {
     "attention": (Pointer,) * 6,
     "attention_backward": (Pointer,) * 10,
+    "weight_gradient": (Pointer, Pointer, Long, Long, Long, Pointer, Long),
 }
 #: Of the OpenMP runtime that torch brought into the process: GNU's, and LLVM's and Intel's under GNU's names.
 OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")

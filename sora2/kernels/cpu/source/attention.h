@@ -1,150 +1,12 @@
-// Attention over one head at a time with AMX tiles: scores never leave the second-level cache.
-//
-// An AMX tile is 16 rows of 64 bytes. A product C += A B takes A as 16 rows of 32 bf16 and B as 16 rows of 16 pairs of
-// bf16 (two neighbours along the summed axis, interleaved), and gives C as 16 x 16 float. Operands that play B are
-// packed into such tiles once per head. All lengths are padded to multiples of 32 with zeros.
+// Attention over one head at a time in AMX tiles: scores never leave the second-level cache.
 //
 // The backward works on transposed scores (keys x queries): then the weights and the gradients of the scores come out
 // of the softmax in the layouts in which the three products that follow need them. It recomputes the weights.
 #pragma once
 
-#include "lanes.h"
-#include "modulate.h"
+#include "tiles.h"
 
-#include <vector>
-
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#define SORA2_AMX 1
-#include <sys/syscall.h>
-#include <unistd.h>
-
-static bool request_tiles() {
-    constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
-// Eight full tiles while it lives, then what was configured before: other libraries of the process use tiles too.
-struct Tiles {
-    struct alignas(64) Config {
-        uint8_t palette = 0, start_row = 0, reserved[14] = {};
-        uint16_t bytes[16] = {};
-        uint8_t rows[16] = {};
-    };
-    Config before;
-    Tiles() {
-        _tile_storeconfig(&before);
-        Config own;
-        own.palette = 1;
-        for (int i = 0; i < 8; i++) own.bytes[i] = 64, own.rows[i] = 16;
-        _tile_loadconfig(&own);
-    }
-    ~Tiles() { _tile_loadconfig(&before); }
-};
-
-constexpr int64_t TILE = 512;  // bf16 values of a tile
-
-// Buffers of a thread, each at the start of a cache line.
-struct Buffers {
-    std::vector<std::unique_ptr<char[]>> kept;
-    template <class T>
-    T* take(int64_t count) {
-        kept.emplace_back(new char[count * sizeof(T) + 64]);
-        char* data = kept.back().get();
-        return (T*)(data + (64 - (uintptr_t)data % 64) % 64);
-    }
-};
-
-static inline int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
-
-// c (32 x 32) = a (32 x 32 steps) b; `b` points at the first tile of a column of tiles, the next column follows it.
-static inline void product(const bf16* a, int64_t a_stride, const bf16* b, int64_t steps, float* c, int64_t c_stride) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t k = 0; k < steps; k++) {
-        _tile_loadd(4, a + k * 32, a_stride * 2);
-        _tile_loadd(6, b + k * TILE, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + (steps + k) * TILE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + 16 * a_stride + k * 32, a_stride * 2);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, c, c_stride * 4);
-    _tile_stored(1, c + 16, c_stride * 4);
-    _tile_stored(2, c + 16 * c_stride, c_stride * 4);
-    _tile_stored(3, c + 16 * c_stride + 16, c_stride * 4);
-}
-
-static inline void transpose(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
-// Rows of x (length, width) as columns: B operand of a product that sums over channels. Also, where `plain` is not
-// null, x transposed as it is, (width, padded length): A operand.
-static void pack_columns(const bf16* x, int64_t length, int64_t width, bf16* to, bf16* plain = nullptr) {
-    const int64_t steps = width / 32, whole = padded(length);
-    for (int64_t n = 0; n < whole; n += 16)
-        for (int64_t k = 0; k < steps; k++) {
-            __m512i r[16];
-            for (int64_t i = 0; i < 16; i++)
-                r[i] = n + i < length ? _mm512_loadu_si512(x + (n + i) * width + k * 32) : _mm512_setzero_si512();
-            transpose(r);
-            bf16* tile = to + (n / 16 * steps + k) * TILE;
-            for (int64_t i = 0; i < 16; i++) {
-                _mm512_store_si512(tile + i * 32, r[i]);
-                if (plain == nullptr) continue;
-                bf16* pair = plain + (k * 32 + 2 * i) * whole + n;
-                _mm256_storeu_si256((__m256i*)pair, _mm512_cvtepi32_epi16(r[i]));
-                _mm256_storeu_si256((__m256i*)(pair + whole), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r[i], 16)));
-            }
-        }
-}
-
-static inline __m512i interleave(__m512i low_and_high) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, low_and_high);
-}
-
-// Rows of x (length, width) as rows: B operand of a product that sums over the rows.
-static void pack_rows(const bf16* x, int64_t length, int64_t width, bf16* to) {
-    const int64_t steps = padded(length) / 32;
-    for (int64_t pair = 0; pair < steps * 16; pair++)
-        for (int64_t n = 0; n < width / 16; n++) {
-            __m256i low = _mm256_setzero_si256(), high = low;
-            if (2 * pair < length) low = _mm256_loadu_si256((const __m256i*)(x + 2 * pair * width + n * 16));
-            if (2 * pair + 1 < length)
-                high = _mm256_loadu_si256((const __m256i*)(x + (2 * pair + 1) * width + n * 16));
-            __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-            _mm512_store_si512(to + (n * steps + pair / 16) * TILE + pair % 16 * 32, interleave(both));
-        }
-}
-
+#if defined(SORA2_AMX)
 // `count` rows of x from `first`, zeros beyond `length`.
 static inline void pad(const bf16* x, int64_t first, int64_t count, int64_t length, int64_t width, bf16* to) {
     const int64_t there = length - first < count ? length - first : count;
@@ -191,7 +53,7 @@ static void attention(const Attention& a, const bf16* q, const bf16* k, const bf
             const int64_t b = head / a.heads, h = head % a.heads;
             const bf16* own = q + b * a.q_strides[0] + h * a.q_strides[1];
             pack_columns(k + b * a.k_strides[0] + h * a.k_strides[1], m, d, keys);
-            pack_rows(v + b * a.v_strides[0] + h * a.v_strides[1], m, d, values);
+            pack_rows(v + b * a.v_strides[0] + h * a.v_strides[1], m, d, values, 0, wide / 32);
             for (int64_t j = 0; j < wide; j++)
                 bias[j] = j < m && (a.mask == nullptr || a.mask[b * m + j]) ? 0.0f : -INFINITY;
             for (int64_t i = 0; i < n; i += 32) {
@@ -254,9 +116,9 @@ static void attention_backward(const Attention& a, const bf16* q, const bf16* k,
             const bf16* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
             const bf16 *g = grad + head * n * d, *o = out + head * n * d;
             pack_columns(own_q, n, d, q_columns);
-            pack_rows(own_q, n, d, q_rows);
+            pack_rows(own_q, n, d, q_rows, 0, tall / 32);
             pack_columns(g, n, d, g_columns);
-            pack_rows(g, n, d, g_rows);
+            pack_rows(g, n, d, g_rows, 0, tall / 32);
             pack_columns(own_k, m, d, k_columns, k_turned);
             for (int64_t i = 0; i < tall; i++) {
                 base[i] = i < n ? level[head * n + i] : INFINITY;

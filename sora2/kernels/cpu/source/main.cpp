@@ -147,5 +147,10 @@ void sora2_attention_backward(const Attention* call, const void* q, const void* 
     attention_backward(*call, (const bf16*)q, (const bf16*)k, (const bf16*)v, (const bf16*)out, level,
                        (const bf16*)grad, (bf16*)grad_q, (bf16*)grad_k, (bf16*)grad_v);
 }
+
+void sora2_weight_gradient(const void* grad, const void* x, int64_t rows, int64_t outputs, int64_t inputs, float* out,
+                           int64_t threads) {
+    weight_gradient((const bf16*)grad, (const bf16*)x, rows, outputs, inputs, out, threads);
+}
 #endif
 }
