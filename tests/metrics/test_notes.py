@@ -36,12 +36,17 @@ def test_real_clips_play_their_score_in_tune(clips):
     assert np.mean([v.value for v in played]) > 0.9 and np.mean([v.value for v in tuned]) > 0.95
 
 
+def _heard(outcome):
+    """Nothing to measure counts as nothing right, as everywhere."""
+    return outcome.value if outcome.measured else 0.0
+
+
 def test_shifted_pitch_a_wrong_score_and_a_wrong_instrument_are_noticed(clips):
     shift = all_corruptions()["pitch shift"]
     shifted = [shift.apply(Subject.of(clip), 2).clip for clip in clips[:6]]
-    assert np.mean([METRICS["notes_played"](clip).value for clip in shifted]) < 0.3
+    assert np.mean([_heard(METRICS["notes_played"](clip)) for clip in shifted]) < 0.3
     other = [clip.replace(meta={"truth": b.meta["truth"]}) for clip, b in pairwise(clips)]
-    assert np.mean([METRICS["notes_played"](clip).value for clip in other]) < 0.4
+    assert np.mean([_heard(METRICS["notes_played"](clip)) for clip in other]) < 0.4
     bells = next(c for c in clips if c.meta["truth"]["instrument"] == "bells")
     wrong = bells.meta["truth"] | {"instrument": "marimba"}
     assert METRICS["note_tuning"](bells, wrong).value < 0.5

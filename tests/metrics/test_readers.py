@@ -22,6 +22,7 @@ from sora2.metrics.sources import commanded
 from sora2.metrics.tables import value_table
 from sora2.metrics.weights import find_weights, missing_weights
 from sora2.toybox import Toybox, attributes, whole_world
+from sora2.train.ema import named_parameters
 from sora2.train.recipe import Progress
 from sora2.types import Clip
 
@@ -44,7 +45,8 @@ def untrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)
     recipe = ReaderRecipe(TINY, damage.DamageConfig())
-    recipe.export(folder, {f"model.{n}": p for n, p in recipe.model.named_parameters()}, {})
+    # what the trainer averages: parameters, and buffers whether they are stored or not
+    recipe.export(folder, named_parameters({"model": recipe.model}), {})
     stored = json.loads((folder / "config.json").read_text())
     stored["accuracy"] = {"attributes": {name: {"mean": 0.9} for name in (*ATTRIBUTES, OVERALL)}}
     (folder / "config.json").write_text(json.dumps(stored))

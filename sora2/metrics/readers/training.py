@@ -80,7 +80,7 @@ class ReaderRecipe(Recipe):
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
         """Averaged weights in half precision, and a config that says what they read."""
         averaged = {name.removeprefix("model."): tensor for name, tensor in averaged_state.items()}
-        weights = self.model.state_dict() | averaged
+        weights = {name: averaged.get(name, own) for name, own in self.model.state_dict().items()}
         half = {n: t.detach().cpu().half() if t.is_floating_point() else t.cpu() for n, t in weights.items()}
         save_safetensors({n: t.contiguous() for n, t in half.items()}, folder / "model.safetensors")
         stored = {
