@@ -19,7 +19,7 @@ from sora2.metrics.measuring import Task, measure
 from sora2.metrics.registry import all_corpus_metrics
 from sora2.metrics.shots import find_cuts
 from sora2.metrics.sources import folder_items
-from sora2.metrics.transcripts import spoken_words, word_accuracy, word_errors
+from sora2.metrics.transcripts import match_words, spoken_words, word_accuracy
 from sora2.metrics.values import Unmeasurable
 from sora2.toybox import Toybox, ToyboxConfig
 
@@ -49,11 +49,13 @@ def shifted(clip, milliseconds):
     return all_corruptions()["audio shift"].apply(Subject.of(clip), milliseconds).clip
 
 
-def test_word_errors_by_hand():
-    assert word_errors(["a", "b", "c"], ["a", "b", "c"]) == 0
-    assert word_errors(["a", "b", "c"], ["a", "x", "c"]) == 1
-    assert word_errors(["a", "b", "c"], ["c", "b", "a"]) == 2
-    assert word_errors([], ["a"]) == 1 and word_errors(["a"], []) == 1
+def test_words_are_matched_by_hand():
+    assert match_words(["a", "b", "c"], ["a", "b", "c"]) == (0, [True] * 3)
+    assert match_words(["a", "b", "c"], ["a", "x", "c"]) == (1, [True, False, True])
+    assert match_words(["a", "b", "c"], ["c", "b", "a"]) == (2, [False, True, False])
+    assert match_words([], ["a"]) == (1, []) and match_words(["a"], []) == (1, [False])
+    # two errors either way; the word that was heard counts as heard
+    assert match_words(["a", "b"], ["b", "x"]) == (2, [False, True])
     assert word_accuracy(["a", "b"], ["a", "b", "x", "y", "z"]) == 0  # never below
     assert word_accuracy(["a", "b"], ["a"]) == 0.5
     # a word that is cut off may be heard, half heard or missed
