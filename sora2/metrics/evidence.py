@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sora2.metrics.motion import Contact, Motion, analyse_motion
-from sora2.metrics.mouths import mouth_opening, speech_envelope
+from sora2.metrics.mouth import mouth_opening
+from sora2.metrics.mouth_lag import speech_envelope
 from sora2.metrics.onsets import Onsets, detect_onsets
 from sora2.metrics.shots import find_cuts
 from sora2.metrics.tracking import Track, find_balls
@@ -130,12 +131,12 @@ class Evidence:
 
     @cached_property
     def mouth(self) -> NDArray[np.float64]:
-        """(T,) how open the mouth is, see `mouths.mouth_opening`, which may raise Unmeasurable."""
+        """(T,) how open the mouth is, see `mouth.mouth_opening`, which may raise Unmeasurable."""
         return mouth_opening(self.clip.video.numpy())
 
     @cached_property
     def envelope(self) -> NDArray[np.float64]:
-        """(N,) of the speech band, see `mouths.speech_envelope`, which may raise Unmeasurable."""
+        """(N,) of the speech band, see `mouth_lag.speech_envelope`, which may raise Unmeasurable."""
         return speech_envelope(self.sound, self.clip.sample_rate)
 
     @cached_property

@@ -79,7 +79,7 @@ def find_face(video: Frames) -> Face:
         Unmeasurable: neither finder sees one.
     """
     chosen = video[np.unique(np.linspace(0, len(video) - 1, LOOKS).round().astype(int))]
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in chosen]
+    grey = [_grey(frame) for frame in chosen]
     drawn = load_drawn_faces()
     score, face = best_window(grey, drawn.vector)
     if score >= drawn.threshold:
@@ -120,7 +120,9 @@ def scan(
     way = cv2.INTER_CUBIC if size[0] > grey[0].shape[1] else cv2.INTER_AREA
     total = np.zeros(0, np.float32)
     for frame in grey:
-        described = hog().compute(cv2.resize(frame, size, interpolation=way), (step, step), (0, 0))
+        described = np.asarray(
+            hog().compute(cv2.resize(frame, size, interpolation=way), (step, step), (0, 0))
+        )
         scores = described.reshape(-1, len(vector) - 1) @ vector[:-1] + vector[-1]
         total = scores if not len(total) else total + scores
     columns = (size[0] - WINDOW) // step + 1
@@ -131,7 +133,8 @@ def scan(
 
 def find_photographed(grey: list[Frames]) -> Face | None:
     """The largest face of OpenCV's cascade, median over the frames; None when too few show one."""
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    folder = Path(cv2.__file__).parent / "data"
+    cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
     boxes = []
     for frame in grey:
         scale = max(1.0, 240 / min(frame.shape))
@@ -156,16 +159,15 @@ def fit_drawn_faces(clips: int = 360, seed: int = 0) -> DrawnFaces:
     people = Toybox(whole_world(seed=seed, split="train", scenes=("talk",)))
     others = ("bounce", "occlude", "cradle", "pendulum", "strike", "weather", "street")
     places = Toybox(whole_world(seed=seed, split="train", scenes=others))
-    faces, empty = [], []
+    faces: list[tuple[Frames, Face]] = []
+    empty: list[Frames] = []
     for index in range(clips):
         clip = people.clip(index)
         k = int(rng.integers(len(clip.video)))
-        faces.append(
-            (cv2.cvtColor(clip.video[k].numpy(), cv2.COLOR_RGB2GRAY), true_face(clip.meta["truth"], k))
-        )
+        faces.append((_grey(clip.video[k].numpy()), true_face(clip.meta["truth"], k)))
     for index in range(clips // 2):
         clip = places.clip(index)
-        empty.append(cv2.cvtColor(clip.video[len(clip.video) // 2].numpy(), cv2.COLOR_RGB2GRAY))
+        empty.append(_grey(clip.video[len(clip.video) // 2].numpy()))
     positive = [window(g, f, rng, jitter=j) for g, f in faces for j in (0.0, 0.02, 0.02)]
     negative = [window(g, f, rng, jitter=0.3) for g, f in faces for _ in range(2)]
     negative += [window(g, Face(32, 32, 40, ""), rng, jitter=0.4) for g in empty for _ in range(2)]
@@ -213,7 +215,7 @@ def window(grey: Frames, face: Face, rng: np.random.Generator, jitter: float) ->
         face.height * (1 + size),
         face.finder,
     )
-    return hog().compute(moved.crop(grey, WINDOW, 1 / OF_HEAD)).ravel()
+    return np.asarray(hog().compute(moved.crop(grey, WINDOW, 1 / OF_HEAD))).ravel()
 
 
 def ridge(x: NDArray[np.float32], y: Array, weight: float = 3.0) -> NDArray[np.float32]:
@@ -226,7 +228,11 @@ def ridge(x: NDArray[np.float32], y: Array, weight: float = 3.0) -> NDArray[np.f
 
 def _looks(clip) -> list[Frames]:
     video = clip.video.numpy()
-    return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in video[:: max(1, len(video) // LOOKS)]]
+    return [_grey(frame) for frame in video[:: max(1, len(video) // LOOKS)]]
+
+
+def _grey(frame: Frames) -> Frames:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 if __name__ == "__main__":

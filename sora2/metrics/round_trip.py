@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from sora2.metrics.mouth import opening_correlation
-from sora2.metrics.recognise import recognise
+from sora2.metrics.networks.sound import mono
+from sora2.metrics.networks.whisper import words_heard
+from sora2.metrics.transcripts import match_words
 from sora2.metrics.tuning import REACH_CENTS, note_errors
+from sora2.metrics.values import Unmeasurable
 from sora2.toybox.speech import VOCABULARY
-from sora2.toybox.speech.recognise import recognised
 from sora2.types import Clip
 
 #: What a note counts whose pitch is gone: at least that far off.
@@ -25,19 +27,16 @@ def judge(clip: Clip, decoded: Clip) -> tuple[dict[str, float], dict[str, list[f
       of the decoded sound, `LOST_CENTS` where its pitch is not heard any more; and notes_lost_percent of those.
 
     Raises:
-        MetricError, SpeechError: the recogniser is not installed, and there is a talking clip.
+        MetricError: the recogniser is not installed, and there is a talking clip.
     """
     truth = clip.meta.get("truth", {})
     if truth.get("scene") == "talk":
         spoken = [event["word"] for event in truth["events"]]
-        before, after = (
-            recognised(spoken, recognise(c.audio, c.sample_rate, VOCABULARY)) for c in (clip, decoded)
-        )
+        original, heard = ([100.0 * found for found in _found(spoken, c)] for c in (clip, decoded))
         values = {
             "mouth_correlation": opening_correlation(decoded, truth),
             "mouth_correlation_original": opening_correlation(clip, truth),
         }
-        heard, original = ([100.0] * n + [0.0] * (len(spoken) - n) for n in (after, before))
         return values, {
             "words_percent": heard,
             "words_original_percent": original,
@@ -52,3 +51,12 @@ def judge(clip: Clip, decoded: Clip) -> tuple[dict[str, float], dict[str, list[f
             "notes_lost_percent": [100.0 * math.isnan(b) for _, b in pairs],
         }
     return {}, {}
+
+
+def _found(spoken: list[str], clip: Clip) -> list[bool]:
+    """Which of the words are heard; none in silence."""
+    try:
+        sound = mono(clip.audio.numpy(), clip.sample_rate)
+    except Unmeasurable:
+        return [False] * len(spoken)
+    return match_words(spoken, words_heard(sound, VOCABULARY))[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 
 def spoken_words(truth: dict[str, Any]) -> tuple[list[str], list[bool]]:
     """The words that a toybox truth says are spoken, in order, and which of them a cut or the clip's end cuts off.
@@ -22,24 +20,42 @@ def spoken_words(truth: dict[str, Any]) -> tuple[list[str], list[bool]]:
     return [e["word"] for e in events], cut
 
 
-def word_errors(asked: Sequence[str], heard: Sequence[str], optional: Sequence[bool] | None = None) -> int:
-    """Substitutions, deletions and insertions that make `heard` of `asked` (Levenshtein, over words).
+def match_words(
+    asked: Sequence[str], heard: Sequence[str], optional: Sequence[bool] | None = None
+) -> tuple[int, list[bool]]:
+    """Substitutions, deletions and insertions that make `heard` of `asked` (Levenshtein, over words), and which of the
+    words asked for were heard (of all ways with the fewest errors, one that has the most of them).
 
     An optional word may be heard, misheard or missed at no cost.
     """
     free = [False] * len(asked) if optional is None else list(optional)
-    cost = np.zeros((len(asked) + 1, len(heard) + 1), int)
-    cost[0] = np.arange(len(heard) + 1)
-    for i, word in enumerate(asked, 1):
-        price = 0 if free[i - 1] else 1
-        cost[i, 0] = cost[i - 1, 0] + price
-        for j, other in enumerate(heard, 1):
-            cost[i, j] = min(
-                cost[i - 1, j - 1] + (0 if word == other else price),
-                cost[i - 1, j] + price,
-                cost[i, j - 1] + 1,
-            )
-    return int(cost[-1, -1])
+    rows, columns = len(asked) + 1, len(heard) + 1
+    # (errors, words not heard): the second decides between ways with as many errors
+    cost = [[(0, 0)] * columns for _ in range(rows)]
+    came: list[list[tuple[int, int]]] = [[(0, 0)] * columns for _ in range(rows)]
+    for i in range(rows):
+        for j in range(columns):
+            ways = []
+            price = 0 if i == 0 or free[i - 1] else 1
+            if i and j:
+                same = asked[i - 1] == heard[j - 1]
+                ways.append(
+                    (_plus(cost[i - 1][j - 1], 0 if same else price, 0 if same else 1), (i - 1, j - 1))
+                )
+            if i:
+                ways.append((_plus(cost[i - 1][j], price, 1), (i - 1, j)))
+            if j:
+                ways.append((_plus(cost[i][j - 1], 1, 0), (i, j - 1)))
+            if ways:
+                cost[i][j], came[i][j] = min(ways)
+    found = [False] * len(asked)
+    i, j = len(asked), len(heard)
+    while i or j:
+        before = came[i][j]
+        if before == (i - 1, j - 1):
+            found[i - 1] = asked[i - 1] == heard[j - 1]
+        i, j = before
+    return cost[-1][-1][0], found
 
 
 def word_accuracy(
@@ -47,4 +63,8 @@ def word_accuracy(
 ) -> float:
     """1 - word error rate, 0 at least. The rate is over the words that are not optional."""
     free = [False] * len(asked) if optional is None else list(optional)
-    return max(0.0, 1 - word_errors(asked, heard, free) / free.count(False))
+    return max(0.0, 1 - match_words(asked, heard, free)[0] / free.count(False))
+
+
+def _plus(cost: tuple[int, int], errors: int, lost: int) -> tuple[int, int]:
+    return cost[0] + errors, cost[1] + lost

@@ -19,7 +19,7 @@ from sora2.metrics.measuring import Task, measure
 from sora2.metrics.registry import all_corpus_metrics
 from sora2.metrics.shots import find_cuts
 from sora2.metrics.sources import folder_items
-from sora2.metrics.transcripts import spoken_words, word_accuracy, word_errors
+from sora2.metrics.transcripts import match_words, spoken_words, word_accuracy
 from sora2.metrics.values import Unmeasurable
 from sora2.toybox import Toybox, ToyboxConfig
 
@@ -49,11 +49,13 @@ def shifted(clip, milliseconds):
     return all_corruptions()["audio shift"].apply(Subject.of(clip), milliseconds).clip
 
 
-def test_word_errors_by_hand():
-    assert word_errors(["a", "b", "c"], ["a", "b", "c"]) == 0
-    assert word_errors(["a", "b", "c"], ["a", "x", "c"]) == 1
-    assert word_errors(["a", "b", "c"], ["c", "b", "a"]) == 2
-    assert word_errors([], ["a"]) == 1 and word_errors(["a"], []) == 1
+def test_words_are_matched_by_hand():
+    assert match_words(["a", "b", "c"], ["a", "b", "c"]) == (0, [True] * 3)
+    assert match_words(["a", "b", "c"], ["a", "x", "c"]) == (1, [True, False, True])
+    assert match_words(["a", "b", "c"], ["c", "b", "a"]) == (2, [False, True, False])
+    assert match_words([], ["a"]) == (1, []) and match_words(["a"], []) == (1, [False])
+    # two errors either way; the word that was heard counts as heard
+    assert match_words(["a", "b"], ["b", "x"]) == (2, [False, True])
     assert word_accuracy(["a", "b"], ["a", "b", "x", "y", "z"]) == 0  # never below
     assert word_accuracy(["a", "b"], ["a"]) == 0.5
     # a word that is cut off may be heard, half heard or missed
@@ -107,7 +109,7 @@ def test_mouth_opening_is_that_of_the_truth(talk):
     for clip in talk:
         opening = Evidence(clip).mouth
         agreement.append(np.corrcoef(opening, clip.meta["truth"]["mouth"]["opening"])[0, 1])
-    assert np.mean(agreement) > 0.9 and min(agreement) > 0.75
+    assert np.mean(agreement) > 0.97 and min(agreement) > 0.93
 
 
 def test_mouth_lag_has_slope_one_and_no_bias(talk):
@@ -172,10 +174,25 @@ def test_cuts_are_seen_and_motion_is_none(stories, clips, talk):
 
 
 CLAIMS = {
-    "talk": (("word_accuracy", "speech_quality", "mouth_lag", "mouth_sync", "mouth_shown_lag"), 3),
+    "talk": (
+        (
+            "word_accuracy",
+            "word_accuracy_untold",
+            "speech_quality",
+            "mouth_lag",
+            "mouth_sync",
+            "mouth_shown_lag",
+        ),
+        3,
+    ),
     "cameo": (("face_similarity", "voice_similarity"), 5),
     "story": (("cut_f1", "cut_lag"), 4),
 }
+
+
+def test_every_claim_about_people_is_tested():
+    claimed = {n for n, m in METRICS.items() if m.headline and m.domain in CLAIMS}
+    assert claimed == {n for names, _ in CLAIMS.values() for n in names}
 
 
 @pytest.mark.parametrize("domain", list(CLAIMS))

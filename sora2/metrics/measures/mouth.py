@@ -8,7 +8,7 @@ import numpy as np
 
 from sora2.metrics.damage import FALSE_SOUND, LOST_PICTURE, LOST_SOUND, SHAKEN_PICTURE
 from sora2.metrics.evidence import Evidence
-from sora2.metrics.mouths import REACH, STEP, agreement, lag_seconds
+from sora2.metrics.mouth_lag import REACH, STEP, agreement, lag_seconds
 from sora2.metrics.registry import metric
 from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import NotAsked, Unmeasurable

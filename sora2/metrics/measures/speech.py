@@ -8,7 +8,7 @@ from sora2.metrics.evidence import Evidence
 from sora2.metrics.networks import dnsmos, whisper
 from sora2.metrics.networks.sound import mono
 from sora2.metrics.registry import ClipFunction, metric
-from sora2.metrics.transcripts import spoken_words, word_accuracy, word_errors
+from sora2.metrics.transcripts import match_words, spoken_words, word_accuracy
 from sora2.metrics.values import NotAsked
 from sora2.toybox.speech import VOCABULARY
 
@@ -25,7 +25,7 @@ def _accuracy(vocabulary: tuple[str, ...]) -> ClipFunction:
         if all(cut_off):
             raise NotAsked
         heard = whisper.words_heard(mono(evidence.sound, evidence.clip.sample_rate), vocabulary)
-        details = {"asked": asked, "heard": heard, "errors": word_errors(asked, heard, cut_off)}
+        details = {"asked": asked, "heard": heard, "errors": match_words(asked, heard, cut_off)[0]}
         return word_accuracy(asked, heard, cut_off), details
 
     measure.__module__ = __name__

@@ -1,9 +1,8 @@
-"""Does the mouth open when the voice sounds? The opening from pixels, the envelope from sound, the lag between them.
+"""Does the mouth open when the voice sounds? The lag between the opening from pixels and the envelope of the sound.
 
-Opening is the dark between the lips, below the middle of the face that `faces` finds. The envelope is the root of the
-speech band's power. Both are correlated over a range of lags. The pair has a constant bias (a mouth opens before its
-vowel is loudest), measured on the toybox's train split and stored beside this file; `python -m sora2.metrics.mouths`
-measures it anew.
+The envelope is the root of the speech band's power. It is correlated with the opening, see `mouth`, over a range of
+lags. The pair has a constant bias (a mouth opens before its vowel is loudest), measured on the toybox's train split and
+stored beside this file; `python -m sora2.metrics.mouth_lag` measures it anew.
 """
 
 from __future__ import annotations
@@ -17,21 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
-from sora2.metrics.faces import Face, find_face
-from sora2.metrics.shots import shots_of
+from sora2.metrics.mouth import SHORTEST_SHOT, mouth_opening
 from sora2.metrics.values import Unmeasurable
 
 Array = NDArray[np.float64]
 
 _FILE = Path(__file__).with_name("mouth_lag.json")
 
-#: The mouth in the face, in heights of it from its middle: rows from and to, half its width.
-ROWS, HALF = (0.12, 0.44), 0.17
-#: Darker than this share of the skin's brightness is inside of the mouth.
-INSIDE = 0.6
-FACE_SIDE = 96
-#: Shots with fewer frames are left out.
-SHORTEST_SHOT = 5
 #: Hz of the speech band; rate of the envelope and half the length it is averaged over.
 BAND, ENVELOPE_RATE, SMOOTH_SECONDS = (300.0, 3000.0), 200, 0.03
 #: Lags that are looked at, seconds: so far, and so finely.
@@ -56,38 +47,6 @@ class MouthLag:
 def load_mouth_lag() -> MouthLag:
     """The stored measurement."""
     return MouthLag(**json.loads(_FILE.read_text()))
-
-
-def mouth_opening(video: NDArray[np.uint8]) -> Array:
-    """(T,) how open the mouth is, 0 to 1 in each shot; NaN in shots without a face.
-
-    Raises:
-        Unmeasurable: no shot shows a face, or no mouth moves.
-    """
-    opening = np.full(len(video), np.nan)
-    for shot in shots_of(video):
-        if shot.stop - shot.start < SHORTEST_SHOT:
-            continue
-        try:
-            face = find_face(video[shot])
-        except Unmeasurable:
-            continue
-        dark = darkness(video[shot], face)
-        span = float(np.ptp(dark))
-        opening[shot] = (dark - dark.min()) / span if span > 1.0 else np.nan
-    if np.isfinite(opening).sum() < SHORTEST_SHOT:
-        raise Unmeasurable("no face is seen whose mouth moves")
-    return opening
-
-
-def darkness(video: NDArray[np.uint8], face: Face) -> Array:
-    """(T,) levels by which the mouth's place is darker than skin, mean over it."""
-    weights = np.array([0.2126, 0.7152, 0.0722], np.float32)
-    luma = np.stack([face.crop(frame, FACE_SIDE, 1.0) @ weights for frame in video])  # (T, 96, 96)
-    top, bottom = (round((0.5 + r) * FACE_SIDE) for r in ROWS)
-    left, right = round((0.5 - HALF) * FACE_SIDE), round((0.5 + HALF) * FACE_SIDE)
-    mouth = luma[:, top:bottom, left:right]
-    return np.maximum(0, INSIDE * float(np.median(mouth)) - mouth).mean(axis=(1, 2)).astype(np.float64)
 
 
 def speech_envelope(audio: Array, sample_rate: int) -> Array:
