@@ -141,10 +141,10 @@ def test_restitution_error_is_the_change_of_restitution(change):
 def test_the_wrong_colour_and_material_are_wrong():
     clip = clip_from_spec(index=4, count=1, color="blue", material="metal", ambience="silence")
     truth = clip.meta["truth"]
-    for name, other in (("color", "red"), ("material", "rubber")):
+    for metric, name, other in (("tracked_color", "color", "red"), ("struck_material", "material", "rubber")):
         wrong = {**truth, "balls": [{**truth["balls"][0], name: other}]}
-        assert METRICS[f"{name}_accuracy"](clip).value == 1.0
-        assert METRICS[f"{name}_accuracy"](clip, wrong).value == 0.0
+        assert METRICS[metric](clip).value == 1.0
+        assert METRICS[metric](clip, wrong).value == 0.0
 
 
 def test_a_missing_ball_never_helps(clips, evidences):
