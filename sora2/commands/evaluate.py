@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora2.metrics import MetricError, all_corpus_metrics, all_metrics, select_metrics
+from sora2.metrics.task_requests import CONDITIONS
 from sora2.metrics.weights import missing_weights, set_weights
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
+  sora2 evaluate --checkpoint runs/toy/export --task video_to_audio --seeds 4 --out runs/toy/foley
   sora2 evaluate --folder samples --out evaluation        # mp4s of any model; KEY.json beside KEY.mp4 holds the truth
   sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
   sora2 evaluate --real --split cameo --scenes talk --out evaluation   # whose face, whose voice
@@ -90,6 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress bar")
 
     how = parser.add_argument_group("generation (--checkpoint)")
+    how.add_argument(
+        "--task",
+        choices=tuple(CONDITIONS),
+        default="text_to_av",
+        help="what the model is given of the real clips beside their captions",
+    )
     add = how.add_argument
     add("--seeds", type=int, default=1, help="samples per caption; 4 or more to claim anything")
     add("--seed", type=int, default=0, help="the first of them")
@@ -319,12 +327,10 @@ def build_rows(
             first_seed=args.seed,
             sampling=sampling,
             progress=not args.quiet,
+            task=args.task,
         )
-        rows.append(
-            Row(
-                "generated", f"{args.checkpoint}: {args.clips} captions x {args.seeds} seeds", made, len(made)
-            )
-        )
+        what = f"{args.checkpoint}: {args.task}, {args.clips} captions x {args.seeds} seeds"
+        rows.append(Row("generated", what, made, len(made)))
         info = dict(pipeline.info)
         if args.interventions:
             changed = sources.intervened_clips(config, args.interventions)

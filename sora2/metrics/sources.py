@@ -14,6 +14,7 @@ from sora2.errors import UserError
 from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
+from sora2.metrics.task_requests import CONDITIONS
 from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError
 from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
@@ -150,9 +151,18 @@ def generated_items(
     first_seed: int,
     sampling: SamplingConfig | None,
     progress: bool,
+    task: str = "text_to_av",
 ) -> list[Item]:
-    """Generate every caption of `real` with `seeds` seeds; clips and their JSON are kept in `folder`."""
-    settings = {"checkpoint": pipeline.info.get("checkpoint_sha256"), "sampling": str(sampling)}
+    """Generate every caption of `real` with `seeds` seeds; clips and their JSON are kept in `folder`.
+
+    `task` names one of `CONDITIONS`: what the requests are given of the real clips beside their captions.
+    """
+    settings = {
+        "checkpoint": pipeline.info.get("checkpoint_sha256"),
+        "sampling": str(sampling),
+        "task": task,
+    }
+    stride = pipeline.world.temporal_stride
     wanted = [(clip, first_seed + s) for clip in real for s in range(seeds)]
     found = {
         (clip.key, seed): item
@@ -165,7 +175,10 @@ def generated_items(
     ) as bar:
         for start in range(0, len(missing), pipeline.batch_size):
             group = missing[start : start + pipeline.batch_size]
-            requests = [Request(prompt=clip.caption, seed=seed, sampling=sampling) for clip, seed in group]
+            requests = [
+                Request(prompt=clip.caption, seed=seed, sampling=sampling, **CONDITIONS[task](clip, stride))
+                for clip, seed in group
+            ]
             for (source, seed), made in zip(group, pipeline.generate(requests), strict=True):
                 path = _path(folder, source, seed)
                 truth = commanded(source.meta["truth"])
