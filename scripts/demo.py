@@ -55,8 +55,8 @@ def build_page(
     page = Page(
         "sora2: the demo",
         subtitle=f"First the checkpoint that ships with the project; then the same from scratch: a joint audio-video "
-        f"transformer trained for at most {minutes:g} minutes on a generated world with exact ground truth. That one is "
-        "far from converged: it shows that every part works, and what minutes on a CPU give.",
+        f"transformer trained for at most {minutes:g} minutes on a generated world with exact ground truth. That one "
+        "is far from converged: it shows that every part works, and what minutes on a CPU give.",
     )
     page.section(
         "Text to video with sound",
