@@ -92,31 +92,48 @@ def sample_tasks(
     for title in tasks:
         flags = {flag: resolve(value) for flag, value in TASKS[title].items()}
         lines.append({"name": title.replace(" ", "-"), "prompt": caption, **flags})
-    listed = out / "tasks.jsonl"
-    listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    steps.run(
-        "sample every task", "sample", "--checkpoint", checkpoint, "--steps", 24, "--guidance", 3,
-        "--prompts-file", listed, "--out", out, "--overwrite",
-    )  # fmt: skip
-    titles = [*prompts, *tasks]
-    return {
-        title: first(out, f"{line['name']}*.mp4", 1)[0] for title, line in zip(titles, lines, strict=True)
-    }
+    settings = ("--steps", 24, "--guidance", 3)
+    return _sample(
+        steps,
+        "sample every task",
+        checkpoint,
+        out,
+        dict(zip([*prompts, *tasks], lines, strict=True)),
+        settings,
+    )
 
 
 def sample_prompts(steps: Steps, checkpoint: Path, out: Path, prompts: list[str]) -> dict[str, Path]:
     """Text to audio-video with the checkpoint's own settings; prompt -> mp4."""
+    lines = {p: {"name": f"prompt-{i}", "prompt": p, "seed": i} for i, p in enumerate(prompts)}
+    return _sample(steps, "sample from the shipped checkpoint", checkpoint, out, lines)
+
+
+def _sample(
+    steps: Steps,
+    title: str,
+    checkpoint: Path,
+    out: Path,
+    lines: dict[str, dict[str, Any]],
+    settings: tuple[object, ...] = (),
+) -> dict[str, Path]:
+    """One command for all lines of a prompts file, by title; title -> mp4."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = [{"name": f"prompt-{i}", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
     listed = out / "prompts.jsonl"
-    listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    listed.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
     steps.run(
-        "sample from the shipped checkpoint", "sample", "--checkpoint", checkpoint, "--prompts-file", listed,
-        "--out", out, "--overwrite",
-    )  # fmt: skip
-    return {
-        prompt: first(out, f"{line['name']}*.mp4", 1)[0] for prompt, line in zip(prompts, lines, strict=True)
-    }
+        title,
+        "sample",
+        "--checkpoint",
+        checkpoint,
+        *settings,
+        "--prompts-file",
+        listed,
+        "--out",
+        out,
+        "--overwrite",
+    )
+    return {name: first(out, f"{line['name']}*.mp4", 1)[0] for name, line in lines.items()}
 
 
 def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -48,6 +48,11 @@ class Codecs:
             latent_channels=codec.latent_channels,
         )
 
+    def token_widths(self, video: VideoShape, audio: AudioShape) -> dict[str, int]:
+        """Numbers per token of "video", "audio" and "text": what a transformer over these codecs takes."""
+        text = _need(self.text, "text")
+        return {"video": video.token_width, "audio": audio.token_width, "text": text.width}
+
     @torch.no_grad()
     def encode_clip(self, clip: Clip) -> dict[str, Tensor]:
         """Latents of what the clip has: "video" (C, t, h, w) and "audio" (C, n), float32 on the CPU.

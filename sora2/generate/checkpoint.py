@@ -185,9 +185,7 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
     clip = checkpoint.config["clip"]
     shape = codecs.video_shape(clip["frames"], clip["height"], clip["width"], clip["fps"])
     sound = codecs.audio_shape(shape.seconds)
-    assert codecs.text is not None
-    widths = {"video": shape.token_width, "audio": sound.token_width, "text": codecs.text.width}
-    for name, width in widths.items():
+    for name, width in codecs.token_widths(shape, sound).items():
         if checkpoint.model.token_width(name) != width:
             raise CheckpointError(
                 f"{checkpoint.folder}: model.{name}_width is {checkpoint.model.token_width(name)}, but a "

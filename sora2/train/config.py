@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from sora2.config import ConfigError
 
 
@@ -66,6 +68,11 @@ class TrainerConfig:
     render_prompts: tuple[str, ...] = ()
     export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the exported weights of a transformer
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What matrix products run in, once `precision` is settled."""
+        return torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
 
     def __post_init__(self) -> None:
         for name in (

@@ -82,7 +82,7 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         o = self.config.optimizer
-        dtype = torch.bfloat16 if self.config.trainer.precision == "bf16-mixed" else torch.float32
+        dtype = self.config.trainer.product_dtype
         names = {id(p): name for name, p in self.recipe.named_parameters()}
         optimizers = []
         for parameters in self.recipe.optimizer_groups().values():

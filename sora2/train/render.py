@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from sora2.generate import Pipeline, Request
 from sora2.media import contact_sheet, write_clip
@@ -38,7 +37,7 @@ class SampleRenderer(L.Callback):
     def render(self, module: TrainingModule) -> Path:
         folder = self.folder / f"{module.samples_seen:012d}"
         module.export(self.folder / "weights")
-        dtype = torch.bfloat16 if module.config.trainer.precision == "bf16-mixed" else torch.float32
+        dtype = module.config.trainer.product_dtype
         pipeline = Pipeline.from_checkpoint(self.folder / "weights", module.device, dtype)
         for i, clip in enumerate(pipeline.generate(self.requests)):
             path = write_clip(clip, folder / f"{i:02d}.mp4")

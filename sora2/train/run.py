@@ -61,8 +61,7 @@ def train(config: TrainConfig) -> Path:
 
     device = parallel.device(config.trainer)
     peak = config.trainer.peak_tflops
-    dtype = torch.bfloat16 if config.trainer.precision == "bf16-mixed" else torch.float32
-    peak_flops = measure_peak_flops(device, dtype) if peak is None else peak * 1e12
+    peak_flops = measure_peak_flops(device, config.trainer.product_dtype) if peak is None else peak * 1e12
     stopper = Stopper()
     callbacks: list[L.Callback] = [
         stopper,

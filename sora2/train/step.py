@@ -80,9 +80,7 @@ def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
     """
     clip, values = config.clip, dict(config.model)
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
-    audio = codecs.audio_shape(video.seconds)
-    assert codecs.text is not None
-    widths = {"video": video.token_width, "audio": audio.token_width, "text": codecs.text.width}
+    widths = codecs.token_widths(video, codecs.audio_shape(video.seconds))
     for group, width in widths.items():
         key = f"{group}_width"
         if values.get(key) is None:
