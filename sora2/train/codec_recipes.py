@@ -6,6 +6,7 @@ codec needs the first entry, the audio codec the second.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,8 @@ class CodecRecipe(Recipe):
                 dist.broadcast(tensor, src=0)
         self.initialized.fill_(True)
 
-    def load_weights(self, folder: Path) -> None:
-        super().load_weights(folder)
+    def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
+        super().load_weights(folder, fresh)
         self.initialized.fill_(True)
 
     def batch_size(self, batch: Any) -> int:

@@ -142,6 +142,7 @@ class TrainConfig:
     seed: int = 0
     resume: bool = True  # continue from the newest checkpoint of the run's folder, if there is one
     init_from: str | None = None  # weights of another run to start from (a folder with model.safetensors)
+    init_fresh: tuple[str, ...] = ()  # beginnings of names of tensors that are not taken from init_from
     dry_run: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
@@ -153,3 +154,9 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        if self.init_fresh and self.init_from is None:
+            raise ConfigError(
+                f"init_fresh={list(self.init_fresh)} says what not to take from init_from, which is not set"
+            )

@@ -6,6 +6,7 @@ for all of them. No Lightning here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,13 @@ class Recipe(nn.Module):
         """Write inference weights (safetensors) and config under `folder`."""
         raise NotImplementedError
 
-    def load_weights(self, folder: Path) -> None:
+    def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
         """Start from exported weights instead of random ones (`init_from`).
 
-        Raises `UserError` when the folder has none, or they are of another model.
+        Tensors whose name begins with an entry of `fresh` (`init_fresh`) keep their first values, whatever the folder
+        holds of them: the way in and out when only the latents or the depth changed.
+
+        Raises `UserError` when the folder has none, when others are of another model, or an entry names no tensor.
         """
         path = folder / "model.safetensors"
         if not path.exists():
@@ -81,15 +85,17 @@ class Recipe(nn.Module):
                 f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run"
             )
         module = getattr(self, self.averaged[0])
-        own = module.state_dict()
-        weights = {
-            name: value.to(own[name].dtype) if name in own else value
-            for name, value in load_file(path).items()
-        }
-        wrong = [k for k in sorted(own.keys() | weights.keys()) if k not in own or k not in weights]
-        wrong += [k for k in own if k in weights and own[k].shape != weights[k].shape]
+        own, weights = module.state_dict(), load_file(path)
+        unknown = [entry for entry in fresh if not any(name.startswith(entry) for name in own)]
+        if unknown:
+            raise UserError(f"init_fresh: no tensor of the model has a name that begins with {unknown[0]!r}")
+        own = {name: value for name, value in own.items() if not name.startswith(tuple(fresh))}
+        weights = {name: value for name, value in weights.items() if not name.startswith(tuple(fresh))}
+        wrong = sorted(own.keys() ^ weights.keys())
+        wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
         if wrong:
             raise UserError(
-                f"init_from={folder} holds another model: {wrong[0]} does not fit; use its `model=` or `codec=`"
+                f"init_from={folder} holds another model: {wrong[0]} does not fit; use its `model=` or `codec=`, or "
+                f"let it start anew with init_fresh=[{wrong[0]}]"
             )
-        module.load_state_dict(weights)
+        module.load_state_dict({n: v.to(own[n].dtype) for n, v in weights.items()}, strict=not fresh)

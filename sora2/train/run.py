@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> Path:
     resume_from = find_checkpoint(config, folder)
     recipe = recipe_module.build(config, fingerprints)
     if config.init_from is not None and resume_from is None:
-        recipe.load_weights(Path(config.init_from))
+        recipe.load_weights(Path(config.init_from), config.init_fresh)
     parallel.apply(recipe, config.trainer)
     module = TrainingModule(recipe, config)
     save_text(yaml.safe_dump(to_mapping(config), sort_keys=False), folder / "config.yaml")

@@ -19,10 +19,10 @@ SMALL_VIDEO = VideoVAEConfig(
 )
 SMALL_AUDIO = AudioVAEConfig(
     latent_channels=12,
-    encoder_widths=(8, 12, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder_widths=(8, 12, 16),
-    decoder_blocks=(1, 1, 1),
+    encoder_width=16,
+    encoder_blocks=1,
+    decoder_width=16,
+    decoder_blocks=2,
 )
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sora2.codecs import CodecError, load_codec
 from sora2.codecs.discriminators import AudioDiscriminator
+from sora2.commands.train import compose_config
+from sora2.config import ConfigError
+from sora2.errors import UserError
 from sora2.toybox import Toybox, ToyboxConfig
 from sora2.train.codec_recipes import (
     AudioCodecRecipe,
@@ -170,3 +174,29 @@ def test_a_frozen_encoder_keeps_every_latent_while_the_decoder_learns(modality, 
         latents = [codec.encode(batch[modality]) for codec in (before, after)]
         assert torch.equal(*latents)
         assert not torch.equal(before.decode(latents[0]), after.decode(latents[1]))
+
+
+def test_named_layers_start_anew_and_all_others_from_the_folder(batch, tmp_path):
+    """A deeper decoder on the weights of a shallower one; what does not fit and is not named is an error."""
+    first = build("video")
+    train(first, batch, 3)
+    first.export(
+        tmp_path / "first", {f"model.{n}": p.detach() for n, p in first.model.named_parameters()}, {}
+    )
+    deeper = replace(SMALL_VIDEO, decoder_fine_blocks=SMALL_VIDEO.decoder_fine_blocks + 1)
+    recipe = VideoCodecRecipe(deeper, VideoLossConfig())
+    before = {name: value.clone() for name, value in recipe.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"init_fresh=\[decoder_fine.1"):
+        recipe.load_weights(tmp_path / "first")
+    with pytest.raises(UserError, match="begins with 'nothing'"):
+        recipe.load_weights(tmp_path / "first", ["nothing"])
+    recipe.load_weights(tmp_path / "first", ["decoder_fine.1.", "encoder_in."])
+    for name, value in recipe.model.state_dict().items():
+        if name.startswith(("decoder_fine.1.", "encoder_in.")):
+            assert torch.equal(value, before[name]), name
+        else:
+            assert torch.allclose(value, first.model.state_dict()[name], atol=1e-3), (
+                name
+            )  # half precision on disk
+    with pytest.raises(ConfigError, match="init_from, which is not set"):
+        compose_config(["experiment=codec_video", "init_fresh=[decoder_in]"])

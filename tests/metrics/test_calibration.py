@@ -13,6 +13,8 @@ from sora2.metrics.corruptions import Subject, all_corruptions, select_corruptio
 
 METRICS = {n: m for n, m in all_metrics().items() if m.headline and m.domain == "bounce"}
 CORRUPTIONS = {n: c for n, c in all_corruptions().items() if not c.scenes or "bounce" in c.scenes}
+#: Metrics that match events one to one.
+MATCHING = ("av_f1_20", "av_f1_45", "av_precision_45", "av_recall_45", "av_skill")
 #: Damage after which there is less to see or hear.
 ABSENCES = ("object removed", "black", "frames frozen", "sounds removed")
 
@@ -114,12 +116,30 @@ def test_more_damage_costs_more(metrics, damage):
         assert response.monotone, (name, response.change()[0].round(3))
 
 
+@pytest.fixture(scope="module")
+def graded():
+    """Every headline metric under three severities of every kind of damage that one of them declares."""
+    declared = set().union(*(m.answers_to for m in METRICS.values())) & set(CORRUPTIONS)
+    damage = {n: CORRUPTIONS[n] for n in sorted(declared)}
+    return calibrate(calibration_clips(8), with_references(), damage, severities=3, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in METRICS if n != "momentum_error"])
+def test_more_of_every_declared_damage_costs_more(graded, name):
+    for damage in METRICS[name].answers_to:
+        if damage == "audio shift" and name in MATCHING:  # see the next test
+            continue
+        response = graded.responses[name, damage]
+        assert response.monotone, (damage, response.change()[0].round(3))
+
+
 def test_matching_falls_until_it_reaches_chance():
     """Beyond 100 ms other events come into reach, and F1 wanders about its chance level: only the lag goes on."""
     damage = dataclasses.replace(
         CORRUPTIONS["audio shift"], severities=(-100.0, -60.0, -30.0, 0.0, 30.0, 60.0, 100.0)
     )
-    metrics = {n: METRICS[n] for n in ("av_f1_20", "av_f1_45", "av_precision_45", "av_recall_45", "av_skill")}
+    metrics = {n: METRICS[n] for n in MATCHING}
     result = calibrate(calibration_clips(8), metrics, {"audio shift": damage}, progress=False)
     for name in metrics:
         assert result.responses[name, "audio shift"].monotone, name

@@ -195,27 +195,29 @@ def test_every_claim_about_people_is_tested():
     assert claimed == {n for names, _ in CLAIMS.values() for n in names}
 
 
+#: Damage that the metrics of a domain are told about beside what they declare: they must ignore it.
+FOREIGN = {
+    "talk": ("muffled speech", "sound noise", "wrong face"),
+    "cameo": ("mouth shift",),
+    "story": ("audio shift",),
+}
+
+
 @pytest.mark.parametrize("domain", list(CLAIMS))
 def test_own_damage_is_noticed_in_proportion_and_that_of_others_is_not(domain):
     names, count = CLAIMS[domain]
     metrics = {n: METRICS[n] for n in names}
-    damage = {
-        "talk": ("wrong words", "muffled speech", "mouth shift", "sound noise", "wrong face"),
-        "cameo": ("wrong face", "wrong voice", "mouth shift"),
-        "story": ("cut shift", "audio shift"),
-    }[domain]
+    damage = set(FOREIGN[domain]).union(*(m.answers_to for m in metrics.values()))
     clips = calibration_clips(count, domain=domain)
-    result = calibrate(clips, metrics, select_corruptions(damage), severities=2, progress=False)
+    result = calibrate(clips, metrics, select_corruptions(sorted(damage)), severities=2, progress=False)
     for name in names:
-        answered = 0
         for response in result.of_metric(name):
             kind = response.corruption.name
             if kind in METRICS[name].answers_to:
+                assert response.answers, (name, kind, response.change()[0])
                 assert response.monotone, (name, kind, response.change()[0])
-                answered += response.answers
             elif not response.expected:
                 assert response.indifferent or response.improves, (name, kind, response.change()[0])
-        assert answered, name
 
 
 def test_the_command_compares_targets_with_their_enrolment_and_with_strangers(tmp_path):
