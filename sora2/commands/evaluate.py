@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
   sora2 evaluate --checkpoint runs/toy/export --task video_to_audio --seeds 4 --out runs/toy/foley
+  sora2 evaluate --checkpoint runs/toy/export --wording never_said --seeds 4 --out runs/toy/words
   sora2 evaluate --folder samples --out evaluation        # mp4s of any model; KEY.json beside KEY.mp4 holds the truth
   sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
   sora2 evaluate --real --split cameo --scenes talk --out evaluation   # whose face, whose voice
@@ -97,6 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
         choices=tuple(CONDITIONS),
         default="text_to_av",
         help="what the model is given of the real clips beside their captions",
+    )
+    how.add_argument(
+        "--wording",
+        choices=("grammar", "never_said"),
+        default="grammar",
+        help="never_said: the captions in words that no training caption has (crimson, enormous, globe)",
     )
     add = how.add_argument
     add("--seeds", type=int, default=1, help="samples per caption; 4 or more to claim anything")
@@ -299,6 +306,7 @@ def build_rows(
     from sora2.metrics.evaluation import Row
     from sora2.metrics.gates import Expected
     from sora2.toybox import Toybox, ToyboxConfig, whole_world
+    from sora2.toybox.prompts import reworded
 
     make = whole_world if args.world == "whole" else ToyboxConfig
     scenes = {} if args.scenes is None else {"scenes": tuple(args.scenes.split(","))}
@@ -319,9 +327,12 @@ def build_rows(
         sampling = (
             None if args.steps is None else dataclasses.replace(pipeline.world.sampling, steps=args.steps)
         )
+        asked = clips
+        if args.wording == "never_said":
+            asked = [clip.replace(caption=reworded(clip.caption)) for clip in clips]
         made = sources.generated_items(
             pipeline,
-            clips,
+            asked,
             args.out / "clips" / "generated",
             seeds=args.seeds,
             first_seed=args.seed,
@@ -329,7 +340,8 @@ def build_rows(
             progress=not args.quiet,
             task=args.task,
         )
-        what = f"{args.checkpoint}: {args.task}, {args.clips} captions x {args.seeds} seeds"
+        wording = "" if args.wording == "grammar" else " in words never said"
+        what = f"{args.checkpoint}: {args.task}, {args.clips} captions{wording} x {args.seeds} seeds"
         rows.append(Row("generated", what, made, len(made)))
         info = dict(pipeline.info)
         if args.interventions:

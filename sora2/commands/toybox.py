@@ -51,7 +51,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--scenes", nargs="+", help="default: those of the world")
     for name in ("styles", "cameras", "pacings", "lights"):
         p.add_argument(f"--{name}", nargs="+", help="default: those of the world")
-    p.add_argument("--caption", choices=CAPTIONS, help="default: that of the world")
+    p.add_argument(
+        "--caption",
+        metavar="KIND[+KIND]",
+        help=f"of {', '.join(CAPTIONS)}, several to be drawn by chance; default: those of the world",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--frames", type=int, default=33, help="1 + 4k for the video codec (default 33)")
     p.add_argument("--height", type=int, default=64)

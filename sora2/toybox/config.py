@@ -25,8 +25,9 @@ Number = TypeVar("Number", float, np.ndarray)
 #: `test_compositional` has at least one held-out combination; `test_physics_ood` leaves the ranges of speed and
 #: gravity (scenes with physics only); `cameo` shows identities never seen in the others (scenes with people).
 SPLITS = ("train", "validation", "test", "test_compositional", "test_physics_ood", "cameo")
-#: What `Clip.caption` holds: the label, the sentence, the director's paragraph, or one of them by chance.
-CAPTIONS = ("label", "sentence", "paragraph", "mixed")
+#: What `Clip.caption` holds: a label, a sentence, a director's paragraph, or what a person would type, which leaves
+#: things out. Several joined by "+" are drawn by chance.
+CAPTIONS = ("label", "sentence", "paragraph", "prompt")
 
 
 class ToyboxError(UserError):
@@ -37,6 +38,11 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise `ToyboxError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ToyboxError(f"{name}={value!r} is unknown: choose from {', '.join(choices)}")
+
+
+def caption_kinds(caption: str) -> tuple[str, ...]:
+    """The kinds of caption that `ToyboxConfig.caption` names."""
+    return tuple(caption.split("+"))
 
 
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -79,7 +85,8 @@ class ToyboxConfig:
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)
         check_choice("split", self.split, SPLITS)
-        check_choice("caption", self.caption, CAPTIONS)
+        for kind in caption_kinds(self.caption):
+            check_choice("caption", kind, CAPTIONS)
         object.__setattr__(self, "scenes", tuple(self.scenes))
         if not self.scenes:
             raise ToyboxError("scenes is empty: name at least one scene")
@@ -143,7 +150,7 @@ def whole_world(**changes: Any) -> ToyboxConfig:
     everything: dict[str, Any] = dict(_ALLOWED) | {
         "scenes": WHOLE_SCENES,
         "rolling": True,
-        "caption": "mixed",
+        "caption": "label+sentence+paragraph",
     }
     return ToyboxConfig(**(everything | changes))
 

