@@ -22,7 +22,7 @@ EVERYDAY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "color": {
             "red": ("red", "red", "scarlet", "ruby red", "cherry red"),
-            "orange": ("orange", "orange", "amber", "tangerine"),
+            "orange": ("orange", "orange", "amber"),
             "yellow": ("yellow", "yellow", "golden", "lemon yellow"),
             "green": ("green", "green", "emerald", "grass green"),
             "blue": ("blue", "blue", "azure", "navy blue"),
@@ -30,7 +30,7 @@ EVERYDAY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
         },
         "size": {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")},
         "material": {
-            "rubber": ("rubber", "bouncy rubber", "rubbery"),
+            "rubber": ("rubber", "rubber", "rubbery"),
             "wood": ("wooden", "wood", "timber"),
             "metal": ("metal", "steel", "iron"),
         },
