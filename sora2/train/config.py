@@ -104,6 +104,21 @@ class EmaConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """The loss of the averaged weights on held-out clips during training."""
+
+    datasets: tuple[str, ...] = ()  # folders of shards
+    every_samples: int | None = None  # None = never
+    clips: int = 256  # the same ones every time
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or (self.every_samples is not None and self.every_samples < 1):
+            raise ConfigError(
+                f"validation.clips={self.clips} and every_samples={self.every_samples} must be at least 1"
+            )
+
+
+@dataclass(frozen=True)
 class LoggerConfig:
     name: Literal["csv", "tensorboard", "wandb"] = "csv"
     project: str = "sora2"
@@ -153,6 +168,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:

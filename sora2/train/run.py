@@ -22,6 +22,7 @@ from sora2.train.datamodule import TrainingData
 from sora2.train.module import TrainingModule
 from sora2.train.plan import describe
 from sora2.train.throughput import measure_peak_flops
+from sora2.train.validation import Validator
 
 #: recipe name -> module with the functions `build`, `loader_config`, `latent_fingerprints`, `plan` and `callbacks`
 RECIPES = {
@@ -68,6 +69,8 @@ def train(config: TrainConfig) -> Path:
         ProgressLine(peak_flops * config.trainer.devices * config.trainer.nodes),
     ]
     callbacks += recipe_module.callbacks(config, folder)
+    if config.validation.every_samples is not None:
+        callbacks.append(Validator(config.validation, loader_config, fingerprints))
     callbacks.append(Checkpointer(folder / "checkpoints"))
     trainer = L.Trainer(
         accelerator=config.trainer.accelerator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import re
 import subprocess
@@ -44,6 +45,35 @@ def test_a_nan_in_one_sample_stops_before_the_update_and_names_it(world):
     newest = checkpoint.newest(world / "runs/nan/checkpoints")
     weights = {} if newest is None else checkpoint.load(newest)["state_dict"]
     assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_validation_is_of_the_averaged_weights_and_disturbs_nothing(world, capsys):
+    held_out = {"validation.datasets": f"[{world / 'latents'}]", "validation.clips": 8}
+    plain = train(compose_config(training_overrides(world, "unseen")))
+    seen = train(
+        compose_config(training_overrides(world, "seen", **held_out, **{"validation.every_samples": 16}))
+    )
+    for name, weight in load_file(plain / "export/model.safetensors").items():
+        assert torch.equal(weight, load_file(seen / "export/model.safetensors")[name]), name
+    rows = list(csv.DictReader(next((seen / "logs").glob("*/metrics.csv")).open()))
+    measured = {int(r["step"]): float(r["validation/main"]) for r in rows if r.get("validation/main")}
+    assert list(measured) == [16, 32, 48]
+    assert "validation at 48 samples: main" in capsys.readouterr().err
+    # another run that starts from the exported average and does not move measures the same
+    again = {"init_from": seen / "export", "optimizer.lr": 1e-12, "optimizer.weight_decay": 0.0, "seed": 0}
+    still = train(
+        compose_config(
+            training_overrides(world, "still", **held_out, **again, **{"validation.every_samples": 48})
+        )
+    )
+    rows = list(csv.DictReader(next((still / "logs").glob("*/metrics.csv")).open()))
+    last = [float(r["validation/main"]) for r in rows if r.get("validation/main")][-1]
+    assert last == pytest.approx(measured[48], abs=1e-5)
+
+
+def test_validation_needs_held_out_shards(world):
+    with pytest.raises(ConfigError, match="validation.datasets"):
+        train(compose_config(training_overrides(world, "none", **{"validation.every_samples": 16})))
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
