@@ -50,7 +50,8 @@ def onset_shifts(
 ) -> list[float]:
     """Milliseconds by which each isolated onset moved, positive for later; (channels, S) both.
 
-    The shift is the peak of the cross-correlation of the two envelopes' rises, in steps of 0.5 ms. An onset without
+    The shift is the peak of the normalised cross-correlation of the two envelopes' rises, in steps of 0.5 ms, which
+    is 0 for a sound and itself also where it grows louder after the onset, as a word does. An onset without
     another within `ONSET_ISOLATION_SECONDS` is measured; one that is inaudible in the reference is left out.
     """
     times = sorted(onset_seconds)
@@ -70,7 +71,10 @@ def onset_shifts(
         window = rises[0][centre - half : centre + half]
         if window.max() <= loud or window.max() <= 1e-5:
             continue
-        scores = F.conv1d(rises[1][low:high].view(1, 1, -1), window.view(1, 1, -1)).flatten()
+        around = rises[1][low:high].view(1, 1, -1)
+        scores = F.conv1d(around, window.view(1, 1, -1)).flatten()
+        energy = F.conv1d(around.square(), torch.ones(1, 1, window.numel())).flatten()
+        scores = scores / energy.clamp_min(1e-12).sqrt()
         shifts.append((int(scores.argmax()) - reach) * step / sample_rate * 1000)
     return shifts
 
