@@ -30,18 +30,18 @@ from sora2.codecs.layers import (
 class VideoVAEConfig:
     """Sizes of a `VideoVAE`. "fine" is the grid of patch_frames x patch_size pixels, "coarse" that of the strides."""
 
-    latent_channels: int = 16
+    latent_channels: int = 32
     temporal_stride: int = 4
     spatial_stride: int = 8
     patch_frames: int = 1
     patch_size: int = 4
-    encoder_fine_width: int = 48
+    encoder_fine_width: int = 64
     encoder_fine_blocks: int = 1
     encoder_width: int = 192
     encoder_blocks: int = 2
     decoder_width: int = 256
     decoder_blocks: int = 3
-    decoder_fine_width: int = 96
+    decoder_fine_width: int = 128
     decoder_fine_blocks: int = 2
 
     def __post_init__(self) -> None:
