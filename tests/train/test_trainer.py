@@ -72,7 +72,7 @@ def test_validation_is_of_the_averaged_weights_and_disturbs_nothing(world, capsy
 
 
 def test_validation_needs_held_out_shards(world):
-    with pytest.raises(ConfigError, match="validation.datasets"):
+    with pytest.raises(ConfigError, match="name their folders"):
         train(compose_config(training_overrides(world, "none", **{"validation.every_samples": 16})))
 
 
