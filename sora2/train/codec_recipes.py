@@ -225,7 +225,7 @@ class AudioCodecRecipe(CodecRecipe):
     """Reconstruct samples and their spectra.
 
     The waveform that the latent determines answers for the samples, the shaped noise for what then lacks in the
-    spectra. With one loss on the sum, the decoder would buzz at its patch rate to fill a noisy spectrum.
+    spectra. With one loss on the sum, the decoder would fill a noisy spectrum with tones.
     """
 
     modality = "audio"

@@ -43,13 +43,13 @@ def test_quality_floor(codecs, clips):
 
 
 def test_rain_comes_back_as_noise_of_its_level_not_as_a_tone(codecs, clips):
-    """A decoder may fill a noisy spectrum with a comb at its patch rate; the ear hears a buzz at 500 Hz."""
+    """A decoder may fill a noisy spectrum with a comb at its frame rate; the ear hears a buzz."""
     rain = next(c for c in clips if c.meta["truth"]["ambience"] == "rain")
     back = reconstruct(codecs, rain)
     assert back.audio.std().item() == pytest.approx(rain.audio.std().item(), rel=0.3)
     level = magnitudes(back.audio[0], 4096)[0].clamp_min(1e-6).log10().mean(1) * 20  # (2049,) dB
     around = torch.nn.functional.avg_pool1d(level[None], 101, 1, 50)[0]
-    comb = [k * 128 for k in range(6, 15)]  # 3 to 7 kHz in steps of 500 Hz
+    comb = [k * 128 for k in range(6, 15)]  # 3 to 7 kHz in steps of 500 Hz, four times the frame rate
     assert (level - around)[comb].mean() < 6
 
 
