@@ -62,7 +62,7 @@ data-film: $(STAMP)
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
 train-toybox: $(STAMP)
-	$(VENV)/bin/sora2 toybox --out data/shards/toybox --caption sentence+prompt --clips 16384 --validation-clips 512 --workers 2
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
 	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
 

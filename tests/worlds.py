@@ -24,7 +24,14 @@ def save_tiny_codecs(folder: Path) -> tuple[Path, Path]:
             decoder_fine_width=8, decoder_fine_blocks=1,
         )
     )  # fmt: skip
-    audio = AudioVAE(AudioVAEConfig(encoder_width=16, encoder_blocks=1, decoder_width=16, decoder_blocks=1))
+    audio = AudioVAE(
+        AudioVAEConfig(
+            encoder_widths=(8, 16, 16),
+            encoder_blocks=(1, 1, 1),
+            decoder_widths=(8, 16, 16),
+            decoder_blocks=(1, 1, 1),
+        )
+    )
     return video.save(folder / "video"), audio.save(folder / "audio")
 
 

@@ -6,6 +6,7 @@
 from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
 from sora2.codecs.base import CodecError, LatentCodec, load_codec
 from sora2.codecs.bundle import Codecs, load_codecs
+from sora2.codecs.spectral_vae import SpectralVAE, SpectralVAEConfig
 from sora2.codecs.text import ByteTextEncoder, MiniLMEncoder, TextEncoder, build_text_encoder
 from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
 
@@ -17,6 +18,8 @@ __all__ = [
     "Codecs",
     "LatentCodec",
     "MiniLMEncoder",
+    "SpectralVAE",
+    "SpectralVAEConfig",
     "TextEncoder",
     "VideoVAE",
     "VideoVAEConfig",

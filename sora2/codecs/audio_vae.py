@@ -1,68 +1,58 @@
-"""Spectral audio VAE, mono or stereo.
+"""Waveform audio VAE, mono or stereo.
 
-Encoder and decoder work on the frames of a short-time Fourier transform (125 Hz at 16 kHz), stereo as mid and side;
-one strided layer joins them to the latent rate (25 Hz). The decoder answers with a spectrum per frame, complex
-numbers times a gain on a logarithmic scale, so that quiet bands cost no more than loud ones; the inverse transform
-overlaps and adds them. As in the video codec, a linear path initialised with the principal components of whole hops
-runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given back as shaped
-noise: the decoder sets the level of a fixed noise spectrum, so decoding stays deterministic.
-
-A spectral decoder head: Siuzdak 2023 (Vocos), https://arxiv.org/abs/2306.00814.
+The waveform is cut into short patches (500 Hz at 16 kHz), stereo as mid and side; strided stages bring it to
+one latent vector per hop (25 Hz). As in the video codec, a linear path initialised with the principal components
+of whole hops runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given
+back as shaped noise: the decoder gates a fixed noise sequence in the patch's cosine bands, so decoding stays
+deterministic.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.base import CodecError, SoundCodec
 from sora2.codecs.layers import AudioBlock, principal_directions, silence_output
-
-#: Power of a bin, of samples times `gain`, below which the encoder sees silence.
-FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class AudioVAEConfig:
-    """Sizes of an `AudioVAE`. A frame is `fft` samples, the next begins `frame_hop` later, and `frames_per_latent` of
-    them make one latent."""
+    """Sizes of an `AudioVAE`. Stages run from the patch rate down to the latent rate by `strides`."""
 
     sample_rate: int = 16000
     channels: int = 2
     latent_channels: int = 64
-    fft: int = 512
-    frame_hop: int = 128
-    frames_per_latent: int = 5
-    encoder_width: int = 256
-    encoder_blocks: int = 2
-    encoder_latent_blocks: int = 1
-    decoder_width: int = 256
-    decoder_blocks: int = 4
-    decoder_latent_blocks: int = 1
+    patch_samples: int = 32
+    strides: tuple[int, ...] = (4, 5)
+    encoder_widths: tuple[int, ...] = (96, 192, 256)
+    encoder_blocks: tuple[int, ...] = (2, 2, 1)
+    decoder_widths: tuple[int, ...] = (128, 192, 256)
+    decoder_blocks: tuple[int, ...] = (3, 3, 1)
     kernel: int = 5
     noise: bool = True
     gain: float = 16.0  # the network works on samples times this, so that ordinary sound has a level near 1
 
     def __post_init__(self) -> None:
+        stages = len(self.strides) + 1
+        for name in ("encoder_widths", "encoder_blocks", "decoder_widths", "decoder_blocks"):
+            if len(getattr(self, name)) != stages:
+                raise CodecError(
+                    f"audio codec: {name} needs {stages} entries, one per stage of strides={self.strides}"
+                )
         if self.channels not in (1, 2):
             raise CodecError(f"audio codec: channels={self.channels} must be 1 (mono) or 2 (stereo)")
-        if self.fft % self.frame_hop or (self.fft - self.frame_hop) % 2 or self.fft < 2 * self.frame_hop:
-            raise CodecError(
-                f"audio codec: fft={self.fft} must be a multiple of frame_hop={self.frame_hop}, at least twice it, "
-                "and differ from it by an even number"
-            )
 
     @property
     def hop_samples(self) -> int:
-        return self.frame_hop * self.frames_per_latent
+        return self.patch_samples * math.prod(self.strides)
 
 
-class AudioVAE(LatentCodec):
+class AudioVAE(SoundCodec):
     """Audio (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples)."""
 
     kind = "audio_vae"
@@ -76,77 +66,51 @@ class AudioVAE(LatentCodec):
         self.hop_samples = c.hop_samples
         self.sample_rate = c.sample_rate
         self.channels = c.channels
-        self.bins = c.fft // 2  # without the one at half the sample rate
-        hop, spectrum = c.hop_samples * c.channels, self.bins * c.channels
+        patch, hop = c.patch_samples * c.channels, c.hop_samples * c.channels
         self.linear_encoder = nn.Linear(hop, c.latent_channels)
         self.linear_decoder = nn.Linear(c.latent_channels, hop)
-        self.encoder_in = nn.Linear(3 * spectrum, c.encoder_width)
-        self.encoder = _stage(c.encoder_width, c.encoder_blocks, c.kernel)
-        self.encoder_down = nn.Linear(c.encoder_width * c.frames_per_latent, c.encoder_width)
-        self.encoder_latent = _stage(c.encoder_width, c.encoder_latent_blocks, c.kernel)
-        self.encoder_norm = nn.LayerNorm(c.encoder_width)
-        self.encoder_out = nn.Linear(c.encoder_width, 2 * c.latent_channels)
-        self.decoder_in = nn.Linear(c.latent_channels, c.decoder_width)
-        self.decoder_latent = _stage(c.decoder_width, c.decoder_latent_blocks, c.kernel)
-        self.decoder_up = nn.Linear(c.decoder_width, c.decoder_width * c.frames_per_latent)
-        self.decoder = _stage(c.decoder_width, c.decoder_blocks, c.kernel)
-        self.decoder_norm = nn.LayerNorm(c.decoder_width)
-        self.decoder_spectrum_out = nn.Linear(c.decoder_width, 2 * spectrum)
-        self.decoder_gain_out = nn.Linear(c.decoder_width, spectrum)
-        for layer in (self.encoder_out, self.decoder_spectrum_out, self.decoder_gain_out):
+        self.encoder_in = nn.Linear(patch, c.encoder_widths[0])
+        self.encoder = _stages(c.encoder_widths, c.encoder_blocks, c.kernel)
+        joints = list(zip(c.encoder_widths, c.encoder_widths[1:], c.strides, strict=False))
+        self.encoder_down = nn.ModuleList(nn.Linear(w * s, v) for w, v, s in joints)
+        self.encoder_norm = nn.LayerNorm(c.encoder_widths[-1])
+        self.encoder_out = nn.Linear(c.encoder_widths[-1], 2 * c.latent_channels)
+        self.decoder_in = nn.Linear(c.latent_channels, c.decoder_widths[-1])
+        self.decoder = _stages(c.decoder_widths, c.decoder_blocks, c.kernel)
+        joints = list(zip(c.decoder_widths, c.decoder_widths[1:], c.strides, strict=False))
+        self.decoder_up = nn.ModuleList(nn.Linear(v, w * s) for w, v, s in joints)
+        self.decoder_norm = nn.LayerNorm(c.decoder_widths[0])
+        self.decoder_out = nn.Linear(c.decoder_widths[0], patch)
+        for layer in (self.encoder_out, self.decoder_out):
             silence_output(layer)
         with torch.no_grad():
             self.encoder_out.bias[c.latent_channels :] = -7.0  # starts near the deviation it will learn
         if c.noise:
-            self.noise_gain = nn.Linear(c.decoder_width, spectrum)
+            self.noise_gain = nn.Linear(c.decoder_widths[0], patch)
             silence_output(self.noise_gain)
             nn.init.constant_(self.noise_gain.bias, -5.0)
-        # Square roots of a Hann window, before and after, whose overlapping squares add up to one.
-        window = torch.hann_window(c.fft).sqrt() * math.sqrt(2 * c.frame_hop / c.fft)
-        self.register_buffer("window", window, persistent=False)
+            self.register_buffer("cosines", _cosine_basis(c.patch_samples), persistent=False)
 
     def _hops(self, audio: Tensor) -> Tensor:
-        """(B, channels, S) -> zero-padded mid/side samples (B, channels, n * hop)."""
+        """(B, channels, S) -> zero-padded mid/side samples (B, n * hop, channels)."""
         if audio.ndim != 3 or audio.shape[1] != self.channels:
             raise CodecError(
                 f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
             )
-        return _mid_side(F.pad(audio, (0, -audio.shape[2] % self.hop_samples))) * self.config.gain
-
-    def _whole_hops(self, samples: Tensor) -> Tensor:
-        """(B, channels, n hop) -> (B, n, channels * hop)."""
-        return samples.unflatten(2, (-1, self.hop_samples)).transpose(1, 2).flatten(2)
-
-    def _spectrum(self, samples: Tensor) -> Tensor:
-        """(B, channels, n hop) -> complex (B, channels, frames, bins)."""
-        frames = _frames(samples, self.config.fft, self.config.frame_hop)  # (B, channels, frames, fft)
-        return torch.fft.rfft(frames * self.window, norm="ortho")[..., : self.bins]
-
-    def _samples(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """The inverse: two of (B, channels, frames, bins) -> (B, channels, n hop)."""
-        pieces = torch.fft.irfft(torch.complex(real, imaginary), n=self.config.fft, norm="ortho")
-        return _OverlapAdd.apply(pieces, self.window, self.config.frame_hop)
-
-    def _features(self, samples: Tensor) -> Tensor:
-        """(B, channels, n hop) -> (B, frames, 3 * channels * bins): real and imaginary parts of magnitudes to the
-        power 0.4, and the logarithm of magnitudes."""
-        spectrum = self._spectrum(samples)
-        power = torch.log(spectrum.real.square() + spectrum.imag.square() + FLOOR)
-        squeeze = torch.exp(-0.3 * power)
-        parts = [spectrum.real * squeeze, spectrum.imag * squeeze, 0.15 * power + 0.5]
-        return torch.cat(parts, -1).transpose(1, 2).flatten(2)
+        x = F.pad(audio, (0, -audio.shape[2] % self.hop_samples)).transpose(1, 2)  # (B, n hop, channels)
+        return _mid_side(x) * self.config.gain
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, channels, S) -> raw mean and log variance, each (B, C, n)."""
-        with torch.autocast(audio.device.type, enabled=False):
-            samples = self._hops(audio.float())  # (B, channels, n hop)
-            features = self._features(samples)  # (B, frames, 3 channels bins)
-        x = self.encoder(self.encoder_in(features))  # (B, frames, W)
-        x = self.encoder_down(x.reshape(len(x), -1, self.encoder_down.in_features))  # (B, n, W)
-        x = self.encoder_latent(x)
+        samples = self._hops(audio)  # (B, n hop, channels)
+        b = samples.shape[0]
+        x = self.encoder_in(samples.reshape(b, -1, self.encoder_in.in_features))  # (B, patches, W0)
+        x = self.encoder[0](x)
+        for down, stage in zip(self.encoder_down, self.encoder[1:], strict=True):
+            x = stage(down(x.reshape(b, -1, down.in_features)))  # (B, patches / stride, W)
         x = self.encoder_out(F.silu(self.encoder_norm(x))).transpose(1, 2)  # (B, 2 C, n)
         mean, log_variance = x.chunk(2, dim=1)  # (B, C, n)
-        linear = self.linear_encoder(self._whole_hops(samples))  # (B, n, C)
+        linear = self.linear_encoder(samples.reshape(b, -1, self.linear_encoder.in_features))  # (B, n, C)
         return mean + linear.transpose(1, 2), log_variance.clamp(-16, 4)
 
     def decode_raw(self, latent: Tensor) -> Tensor:
@@ -157,50 +121,40 @@ class AudioVAE(LatentCodec):
     def decode_parts(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
         """What `decode_raw` adds up: the waveform that the latent determines, and the shaped noise (or None)."""
         z = latent.transpose(1, 2)  # (B, n, C)
-        x = self.decoder_latent(self.decoder_in(z))  # (B, n, W)
-        x = self.decoder_up(x).reshape(len(x), -1, self.config.decoder_width)  # (B, frames, W)
-        x = F.silu(self.decoder_norm(self.decoder(x)))  # (B, frames, W)
-        spectrum = self._bins(self.decoder_spectrum_out(x))  # (B, 2 channels, frames, bins)
-        gain = self._bins(self.decoder_gain_out(x)).clamp(-8, 8).exp()  # (B, channels, frames, bins)
-        linear = self.linear_decoder(z).unflatten(2, (self.channels, -1)).transpose(1, 2).flatten(2).float()
-        real, imaginary = spectrum.chunk(2, dim=1)
-        with torch.autocast(latent.device.type, enabled=False):
-            expected = self._samples(real * gain, imaginary * gain) + linear
-            expected = _mid_side(expected / self.config.gain)  # (B, channels, n hop)
+        b = z.shape[0]
+        x = self.decoder[-1](self.decoder_in(z))  # (B, n, W)
+        widths = self.config.decoder_widths[-2::-1]
+        for up, stage, width in zip(
+            reversed(self.decoder_up), reversed(self.decoder[:-1]), widths, strict=True
+        ):
+            x = stage(up(x).reshape(b, -1, width))  # (B, n * stride, width)
+        x = F.silu(self.decoder_norm(x))  # (B, patches, W0)
+        y = self.decoder_out(x)  # (B, patches, patch * channels)
+        y = y.flatten(1) + self.linear_decoder(z).flatten(1)  # (B, n hop channels)
+        y = y.unflatten(1, (-1, self.channels))  # (B, n hop, channels)
+        expected = _mid_side(y / self.config.gain).transpose(1, 2)  # (B, channels, n hop)
         if not self.config.noise:
             return expected, None
-        level = F.softplus(self._bins(self.noise_gain(x)))  # (B, channels, frames, bins)
-        with torch.autocast(latent.device.type, enabled=False):
-            real, imaginary = self._white(level)
-            noise = self._samples(real * level, imaginary * level)
-            return expected, _mid_side(noise / self.config.gain)
+        noise = self._noise(x).reshape(b, -1, self.channels)  # (B, n hop, channels)
+        return expected, _mid_side(noise / self.config.gain).transpose(1, 2)
 
-    def _bins(self, x: Tensor) -> Tensor:
-        """(B, frames, k * bins) -> (B, k, frames, bins), float32 or better."""
-        x = x.unflatten(2, (-1, self.bins)).transpose(1, 2)
-        return x if x.dtype == torch.float64 else x.float()
+    def _noise(self, x: Tensor) -> Tensor:
+        """Fixed white noise at a level per patch, channel and cosine band.
 
-    def _white(self, like: Tensor) -> Tensor:
-        """A fixed white noise spectrum, (2, channels, frames, bins); a longer one begins with a shorter one."""
+        (B, patches, W) -> (B, patches, patch * channels)
+        """
         generator = torch.Generator().manual_seed(0)
-        shape = (like.shape[2], 2, self.channels, self.bins)
-        return torch.randn(shape, generator=generator).permute(1, 2, 0, 3).to(like)
-
-    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
-        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
-        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
-        if samples is None:
-            return audio
-        if not 0 < samples <= audio.shape[2]:
-            raise CodecError(
-                f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
-            )
-        return audio[:, :, :samples]
+        patch = self.config.patch_samples
+        white = torch.randn(x.shape[1], patch, self.channels, generator=generator).to(
+            x
+        )  # (patches, bands, ch)
+        gain = F.softplus(self.noise_gain(x)).unflatten(-1, (patch, self.channels))  # (B, patches, bands, ch)
+        return torch.einsum("bpkc,ks->bpsc", gain * white.to(x), self.cosines).flatten(2)
 
     @torch.no_grad()
     def initialize_linear(self, audio: Tensor) -> None:
         """Set the linear path to the principal components of the hops of `audio` (B, channels, S)."""
-        hops = self._whole_hops(self._hops(audio)).flatten(0, 1)  # (n, channels * hop)
+        hops = self._hops(audio).reshape(-1, self.linear_encoder.in_features)  # (n, hop * channels)
         _, directions, deviation = principal_directions(hops, self.latent_channels)
         self.linear_encoder.weight.copy_(directions / deviation[:, None])
         self.linear_encoder.bias.zero_()
@@ -208,48 +162,24 @@ class AudioVAE(LatentCodec):
         self.linear_decoder.bias.zero_()
 
 
-def _frames(samples: Tensor, size: int, hop: int) -> Tensor:
-    """(..., n * hop) -> (..., n, size): frame i is centred on hop i; zeros beyond the ends."""
-    side, count = (size - hop) // 2, samples.shape[-1] // hop
-    hops = F.pad(samples, (side, side)).unflatten(-1, (-1, hop))
-    return torch.cat([hops[..., i : i + count, :] for i in range(size // hop)], -1)
-
-
-class _OverlapAdd(torch.autograd.Function):
-    """The inverse of `_frames` for frames that were windowed: windowed again, added up, ends made up for.
-
-    (..., n, size) -> (..., n * hop).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, frames: Tensor, window: Tensor, hop: int) -> Tensor:
-        count, parts = frames.shape[-2], window.numel() // hop
-        side = (window.numel() - hop) // 2
-        total = frames.new_zeros(*frames.shape[:-2], count + parts - 1, hop)
-        weight = frames.new_zeros(count + parts - 1, hop)  # one, but for the ends
-        for i in range(parts):
-            part = slice(i * hop, (i + 1) * hop)
-            total[..., i : i + count, :].addcmul_(frames[..., part], window[part].expand(count, hop))
-            weight[i : i + count] += window[part].square()
-        inside = slice(side, side + count * hop)
-        scale = weight.flatten()[inside].reciprocal()
-        ctx.save_for_backward(window, scale)
-        ctx.hop = hop
-        return total.flatten(-2)[..., inside] * scale
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        window, scale = ctx.saved_tensors
-        return _frames(grad * scale, window.numel(), ctx.hop) * window, None, None
-
-
 def _mid_side(x: Tensor) -> Tensor:
-    """(B, 2, S) left and right <-> mid and side: orthonormal and its own inverse. Mono passes."""
-    if x.shape[1] == 1:
+    """(..., 2) left and right <-> mid and side: orthonormal and its own inverse. Mono passes."""
+    if x.shape[-1] == 1:
         return x
-    return torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], dim=1) * math.sqrt(0.5)
+    return torch.stack([x[..., 0] + x[..., 1], x[..., 0] - x[..., 1]], dim=-1) * math.sqrt(0.5)
 
 
-def _stage(width: int, blocks: int, kernel: int) -> nn.Sequential:
-    """Blocks whose reach grows: dilation 1, 3, 1, 3 ..."""
-    return nn.Sequential(*(AudioBlock(width, kernel, dilation=3 if i % 2 else 1) for i in range(blocks)))
+def _cosine_basis(size: int) -> Tensor:
+    """Orthonormal DCT-II, (bands, samples)."""
+    k, s = torch.arange(size).view(-1, 1), torch.arange(size).view(1, -1)
+    basis = torch.cos(math.pi / size * (s + 0.5) * k) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def _stages(widths: tuple[int, ...], blocks: tuple[int, ...], kernel: int) -> nn.ModuleList:
+    """One run of blocks per rate, fastest first; their reach grows by dilation 1, 3, 1, 3 ..."""
+    return nn.ModuleList(
+        nn.Sequential(*(AudioBlock(width, kernel, dilation=3 if i % 2 else 1) for i in range(count)))
+        for width, count in zip(widths, blocks, strict=True)
+    )

@@ -132,6 +132,36 @@ class LatentCodec(nn.Module):
         return folder
 
 
+class SoundCodec(LatentCodec):
+    """A codec of sound: (B, channels, S) <-> latent (B, C, n)."""
+
+    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
+        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
+        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
+        if samples is None:
+            return audio
+        if not 0 < samples <= audio.shape[2]:
+            raise CodecError(
+                f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
+            )
+        return audio[:, :, :samples]
+
+
+def codec_classes() -> tuple[type[LatentCodec], ...]:
+    """All trained codecs; of each, `kind` and `config_class` name it."""
+    from sora2.codecs.audio_vae import AudioVAE
+    from sora2.codecs.spectral_vae import SpectralVAE
+    from sora2.codecs.video_vae import VideoVAE
+
+    return VideoVAE, AudioVAE, SpectralVAE
+
+
+def build_codec(config: Any) -> LatentCodec:
+    """The codec of a configuration, untrained."""
+    classes = {c.config_class: c for c in codec_classes()}
+    return classes[type(config)](config)
+
+
 def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -168,8 +198,6 @@ def load_codec(folder: str | Path) -> Any:
     A folder of the diffusers package is loaded through its adapter. Raises CodecError, never invents weights.
     """
     from sora2.codecs.adapters import load_diffusers
-    from sora2.codecs.audio_vae import AudioVAE
-    from sora2.codecs.video_vae import VideoVAE
 
     folder = Path(folder)
     stored = read_codec_config(folder)
@@ -180,7 +208,7 @@ def load_codec(folder: str | Path) -> Any:
             f"codec folder {folder} has no model.safetensors: its export was interrupted, or the weights were not "
             "copied; export or copy it again"
         )
-    classes = {c.kind: c for c in (VideoVAE, AudioVAE)}
+    classes = {c.kind: c for c in codec_classes()}
     if stored["kind"] not in classes:
         raise CodecError(
             f"{folder / 'config.json'}: kind={stored['kind']!r} is not one of {', '.join(sorted(classes))}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
 
-from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
-from sora2.codecs.base import parameter_count
-from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
+from sora2.codecs.audio_vae import AudioVAEConfig
+from sora2.codecs.base import build_codec, parameter_count
+from sora2.codecs.spectral_vae import SpectralVAEConfig
+from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.config import ConfigError, from_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.train.codec_recipes import (
@@ -35,17 +37,31 @@ class AudioCodecConfig:
     model: AudioVAEConfig = field(default_factory=AudioVAEConfig)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     freeze_encoder: bool = False
+    kind: Literal["audio_vae"] = "audio_vae"
 
 
-def codec_config(config: TrainConfig) -> VideoCodecConfig | AudioCodecConfig:
+@dataclass(frozen=True)
+class SpectralCodecConfig:
+    model: SpectralVAEConfig = field(default_factory=SpectralVAEConfig)
+    loss: AudioLossConfig = field(default_factory=AudioLossConfig)
+    freeze_encoder: bool = False
+    kind: Literal["spectral_vae"] = "spectral_vae"
+
+
+CodecConfig = VideoCodecConfig | AudioCodecConfig | SpectralCodecConfig
+
+
+def codec_config(config: TrainConfig) -> CodecConfig:
     """The checked `codec` section of a codec run."""
     if not config.codec:
         raise ConfigError(
-            f"recipe={config.recipe} needs a codec section: add codec=video_vae or codec=audio_vae"
+            f"recipe={config.recipe} needs a codec section: add codec=video_vae, audio_vae or spectral_vae"
         )
-    codec: VideoCodecConfig | AudioCodecConfig
+    codec: CodecConfig
     if config.recipe == "video_codec":
         codec = from_mapping(VideoCodecConfig, config.codec, "codec")
+    elif config.codec.get("kind") == "spectral_vae":
+        codec = from_mapping(SpectralCodecConfig, config.codec, "codec")
     else:
         codec = from_mapping(AudioCodecConfig, config.codec, "codec")
     if codec.freeze_encoder and config.init_from is None:
@@ -72,7 +88,7 @@ def latent_fingerprints(config: TrainConfig) -> None:
 def plan(config: TrainConfig) -> list[tuple[str, str]]:
     codec = codec_config(config)
     with torch.device("meta"):
-        network = VideoVAE(codec.model) if isinstance(codec, VideoCodecConfig) else AudioVAE(codec.model)
+        network = build_codec(codec.model)
     return [("codec", f"{network.kind}, {parameter_count(network) / 1e6:.1f} M parameters")]
 
 

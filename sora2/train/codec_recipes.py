@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.audio_vae import AudioVAEConfig
+from sora2.codecs.base import CodecError, LatentCodec, build_codec
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
-from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
+from sora2.codecs.spectral_vae import SpectralVAEConfig
+from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 
 
@@ -210,7 +211,7 @@ class VideoCodecRecipe(CodecRecipe):
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,
     ) -> None:
-        super().__init__(VideoVAE(model), loss, VideoDiscriminator(), perceptual, freeze_encoder)
+        super().__init__(build_codec(model), loss, VideoDiscriminator(), perceptual, freeze_encoder)
 
     def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
         terms = L.pixel_losses(expected, target)
@@ -232,13 +233,13 @@ class AudioCodecRecipe(CodecRecipe):
 
     def __init__(
         self,
-        model: AudioVAEConfig,
+        model: AudioVAEConfig | SpectralVAEConfig,
         loss: AudioLossConfig,
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,
     ) -> None:
         super().__init__(
-            AudioVAE(model), loss, AudioDiscriminator(model.channels), perceptual, freeze_encoder
+            build_codec(model), loss, AudioDiscriminator(model.channels), perceptual, freeze_encoder
         )
 
     def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:

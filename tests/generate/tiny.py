@@ -34,13 +34,12 @@ def save_codecs(folder: Path, seed: int = 0) -> None:
     audio = AudioVAEConfig(
         sample_rate=8000,
         latent_channels=8,
-        fft=160,
-        frame_hop=80,
-        frames_per_latent=4,
-        encoder_width=8,
-        encoder_blocks=1,
-        decoder_width=8,
-        decoder_blocks=1,
+        patch_samples=20,
+        strides=(4, 4),
+        encoder_widths=(8, 8, 8),
+        encoder_blocks=(1, 1, 1),
+        decoder_widths=(8, 8, 8),
+        decoder_blocks=(1, 1, 1),
     )
     AudioVAE(audio).save(folder / "audio_vae")
 

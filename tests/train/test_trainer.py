@@ -93,7 +93,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
         ),
         ("model.heads=3", "model.heads=3 does not divide model.width=32"),
         ("clip.frames=10", r"frames=10 is not 1 \+ 4 \* k"),
-        ("model.video_width=48", r"model.video_width=48, but a video token of .* has 64\s+numbers"),
+        ("model.video_width=48", r"model.video_width=48, but a video token of .* has 128\s+numbers"),
         ("codecs.video=nowhere", "codec folder nowhere does not exist"),
         ("data.datasets=[{path: nowhere}]", "nowhere"),
         ("trainer.max_samples=many", "trainer.max_samples='many' must be int"),
@@ -190,7 +190,7 @@ def test_a_codec_trains_through_the_same_command(world, tmp_path):
     assert main(["train", *overrides]) == 0
     codec = load_codec(tmp_path / "codec/export")
     latent = codec.encode(torch.rand(2, 3, 9, 32, 32) * 2 - 1)
-    assert latent.shape == (2, 16, 3, 4, 4)
+    assert latent.shape == (2, 32, 3, 4, 4)
     again = [
         *overrides,
         "name=more",
