@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sora2.codecs.base import CodecError, SoundCodec
-from sora2.codecs.layers import AudioBlock, principal_directions, silence_output
+from sora2.codecs.layers import AudioBlock, mid_side, silence_output
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,11 @@ class AudioVAE(SoundCodec):
 
     kind = "audio_vae"
     config_class = AudioVAEConfig
-    decoder_names = ("decoder", "linear_decoder", "noise")
 
     def __init__(self, config: AudioVAEConfig) -> None:
         super().__init__(config)
         c = config
-        self.latent_channels = c.latent_channels
-        self.hop_samples = c.hop_samples
-        self.sample_rate = c.sample_rate
-        self.channels = c.channels
-        patch, hop = c.patch_samples * c.channels, c.hop_samples * c.channels
-        self.linear_encoder = nn.Linear(hop, c.latent_channels)
-        self.linear_decoder = nn.Linear(c.latent_channels, hop)
+        patch = c.patch_samples * c.channels
         self.encoder_in = nn.Linear(patch, c.encoder_widths[0])
         self.encoder = _stages(c.encoder_widths, c.encoder_blocks, c.kernel)
         joints = list(zip(c.encoder_widths, c.encoder_widths[1:], c.strides, strict=False))
@@ -91,26 +84,23 @@ class AudioVAE(SoundCodec):
             nn.init.constant_(self.noise_gain.bias, -5.0)
             self.register_buffer("cosines", _cosine_basis(c.patch_samples), persistent=False)
 
-    def _hops(self, audio: Tensor) -> Tensor:
-        """(B, channels, S) -> zero-padded mid/side samples (B, n * hop, channels)."""
-        if audio.ndim != 3 or audio.shape[1] != self.channels:
-            raise CodecError(
-                f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
-            )
-        x = F.pad(audio, (0, -audio.shape[2] % self.hop_samples)).transpose(1, 2)  # (B, n hop, channels)
-        return _mid_side(x) * self.config.gain
+    def _whole_hops(self, samples: Tensor) -> Tensor:
+        """(B, channels, n hop) -> (B, n, hop * channels), the channels of a sample side by side."""
+        return samples.transpose(1, 2).reshape(len(samples), -1, self.linear_encoder.in_features)
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, channels, S) -> raw mean and log variance, each (B, C, n)."""
-        samples = self._hops(audio)  # (B, n hop, channels)
+        samples = self._hops(audio)  # (B, channels, n hop)
         b = samples.shape[0]
-        x = self.encoder_in(samples.reshape(b, -1, self.encoder_in.in_features))  # (B, patches, W0)
+        x = self.encoder_in(
+            samples.transpose(1, 2).reshape(b, -1, self.encoder_in.in_features)
+        )  # (B, patches, W0)
         x = self.encoder[0](x)
         for down, stage in zip(self.encoder_down, self.encoder[1:], strict=True):
             x = stage(down(x.reshape(b, -1, down.in_features)))  # (B, patches / stride, W)
         x = self.encoder_out(F.silu(self.encoder_norm(x))).transpose(1, 2)  # (B, 2 C, n)
         mean, log_variance = x.chunk(2, dim=1)  # (B, C, n)
-        linear = self.linear_encoder(samples.reshape(b, -1, self.linear_encoder.in_features))  # (B, n, C)
+        linear = self.linear_encoder(self._whole_hops(samples))  # (B, n, C)
         return mean + linear.transpose(1, 2), log_variance.clamp(-16, 4)
 
     def decode_raw(self, latent: Tensor) -> Tensor:
@@ -132,11 +122,11 @@ class AudioVAE(SoundCodec):
         y = self.decoder_out(x)  # (B, patches, patch * channels)
         y = y.flatten(1) + self.linear_decoder(z).flatten(1)  # (B, n hop channels)
         y = y.unflatten(1, (-1, self.channels))  # (B, n hop, channels)
-        expected = _mid_side(y / self.config.gain).transpose(1, 2)  # (B, channels, n hop)
+        expected = mid_side(y / self.config.gain, -1).transpose(1, 2)  # (B, channels, n hop)
         if not self.config.noise:
             return expected, None
         noise = self._noise(x).reshape(b, -1, self.channels)  # (B, n hop, channels)
-        return expected, _mid_side(noise / self.config.gain).transpose(1, 2)
+        return expected, mid_side(noise / self.config.gain, -1).transpose(1, 2)
 
     def _noise(self, x: Tensor) -> Tensor:
         """Fixed white noise at a level per patch, channel and cosine band.
@@ -150,23 +140,6 @@ class AudioVAE(SoundCodec):
         )  # (patches, bands, ch)
         gain = F.softplus(self.noise_gain(x)).unflatten(-1, (patch, self.channels))  # (B, patches, bands, ch)
         return torch.einsum("bpkc,ks->bpsc", gain * white.to(x), self.cosines).flatten(2)
-
-    @torch.no_grad()
-    def initialize_linear(self, audio: Tensor) -> None:
-        """Set the linear path to the principal components of the hops of `audio` (B, channels, S)."""
-        hops = self._hops(audio).reshape(-1, self.linear_encoder.in_features)  # (n, hop * channels)
-        _, directions, deviation = principal_directions(hops, self.latent_channels)
-        self.linear_encoder.weight.copy_(directions / deviation[:, None])
-        self.linear_encoder.bias.zero_()
-        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
-        self.linear_decoder.bias.zero_()
-
-
-def _mid_side(x: Tensor) -> Tensor:
-    """(..., 2) left and right <-> mid and side: orthonormal and its own inverse. Mono passes."""
-    if x.shape[-1] == 1:
-        return x
-    return torch.stack([x[..., 0] + x[..., 1], x[..., 0] - x[..., 1]], dim=-1) * math.sqrt(0.5)
 
 
 def _cosine_basis(size: int) -> Tensor:

@@ -11,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sora2.atomic import save_safetensors, save_text
+from sora2.codecs.layers import mid_side, principal_directions
 from sora2.config import from_mapping, to_mapping
 from sora2.errors import UserError
 
@@ -133,7 +135,42 @@ class LatentCodec(nn.Module):
 
 
 class SoundCodec(LatentCodec):
-    """A codec of sound: (B, channels, S) <-> latent (B, C, n)."""
+    """A codec of sound: (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples), and its linear path."""
+
+    decoder_names = ("decoder", "linear_decoder", "noise")
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.latent_channels = config.latent_channels
+        self.hop_samples = config.hop_samples
+        self.sample_rate = config.sample_rate
+        self.channels = config.channels
+        hop = config.hop_samples * config.channels
+        self.linear_encoder = nn.Linear(hop, config.latent_channels)
+        self.linear_decoder = nn.Linear(config.latent_channels, hop)
+
+    def _hops(self, audio: Tensor) -> Tensor:
+        """(B, channels, S) -> zero-padded mid/side samples times the gain, (B, channels, n * hop)."""
+        if audio.ndim != 3 or audio.shape[1] != self.channels:
+            raise CodecError(
+                f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
+            )
+        padded = F.pad(audio, (0, -audio.shape[2] % self.hop_samples))
+        return mid_side(padded, 1) * self.config.gain
+
+    def _whole_hops(self, samples: Tensor) -> Tensor:
+        """(B, channels, n * hop) -> (B, n, channels * hop), what the linear path takes."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialize_linear(self, x: Tensor) -> None:
+        """Set the linear path to the principal components of the hops of `x` (B, channels, S)."""
+        hops = self._whole_hops(self._hops(x)).flatten(0, 1)  # (n, channels * hop)
+        _, directions, deviation = principal_directions(hops, self.latent_channels)
+        self.linear_encoder.weight.copy_(directions / deviation[:, None])
+        self.linear_encoder.bias.zero_()
+        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
+        self.linear_decoder.bias.zero_()
 
     def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
         """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""

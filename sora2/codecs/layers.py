@@ -3,6 +3,8 @@ convolutions run on a view of the same memory."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,6 +83,14 @@ def unpatchify(x: Tensor, time: int, space: int) -> Tensor:
     b, t, h, w, d = x.shape
     x = x.reshape(b, t, h, w, time, space, space, d // (time * space * space))
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, t * time, h * space, w * space, -1)
+
+
+def mid_side(x: Tensor, dim: int) -> Tensor:
+    """Left and right along `dim` <-> mid and side: orthonormal and its own inverse. Mono passes."""
+    if x.shape[dim] == 1:
+        return x
+    left, right = x.unbind(dim)
+    return torch.stack([left + right, left - right], dim=dim) * math.sqrt(0.5)
 
 
 def silence_output(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sora2.codecs.base import CodecError, SoundCodec
-from sora2.codecs.layers import AudioBlock, principal_directions, silence_output
+from sora2.codecs.layers import AudioBlock, mid_side, silence_output
 
 #: Power of a bin, of samples times `gain`, below which the encoder sees silence.
 FLOOR = 1e-6
@@ -67,19 +67,12 @@ class SpectralVAE(SoundCodec):
 
     kind = "spectral_vae"
     config_class = SpectralVAEConfig
-    decoder_names = ("decoder", "linear_decoder", "noise")
 
     def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__(config)
         c = config
-        self.latent_channels = c.latent_channels
-        self.hop_samples = c.hop_samples
-        self.sample_rate = c.sample_rate
-        self.channels = c.channels
         self.bins = c.fft // 2  # without the one at half the sample rate
-        hop, spectrum = c.hop_samples * c.channels, self.bins * c.channels
-        self.linear_encoder = nn.Linear(hop, c.latent_channels)
-        self.linear_decoder = nn.Linear(c.latent_channels, hop)
+        spectrum = self.bins * c.channels
         self.encoder_in = nn.Linear(3 * spectrum, c.encoder_width)
         self.encoder = _stage(c.encoder_width, c.encoder_blocks, c.kernel)
         self.encoder_down = nn.Linear(c.encoder_width * c.frames_per_latent, c.encoder_width)
@@ -104,14 +97,6 @@ class SpectralVAE(SoundCodec):
         # Square roots of a Hann window, before and after, whose overlapping squares add up to one.
         window = torch.hann_window(c.fft).sqrt() * math.sqrt(2 * c.frame_hop / c.fft)
         self.register_buffer("window", window, persistent=False)
-
-    def _hops(self, audio: Tensor) -> Tensor:
-        """(B, channels, S) -> zero-padded mid/side samples (B, channels, n * hop)."""
-        if audio.ndim != 3 or audio.shape[1] != self.channels:
-            raise CodecError(
-                f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
-            )
-        return _mid_side(F.pad(audio, (0, -audio.shape[2] % self.hop_samples))) * self.config.gain
 
     def _whole_hops(self, samples: Tensor) -> Tensor:
         """(B, channels, n hop) -> (B, n, channels * hop)."""
@@ -166,14 +151,14 @@ class SpectralVAE(SoundCodec):
         real, imaginary = spectrum.chunk(2, dim=1)
         with torch.autocast(latent.device.type, enabled=False):
             expected = self._samples(real * gain, imaginary * gain) + linear
-            expected = _mid_side(expected / self.config.gain)  # (B, channels, n hop)
+            expected = mid_side(expected / self.config.gain, 1)  # (B, channels, n hop)
         if not self.config.noise:
             return expected, None
         level = F.softplus(self._bins(self.noise_gain(x)))  # (B, channels, frames, bins)
         with torch.autocast(latent.device.type, enabled=False):
             real, imaginary = self._white(level)
             noise = self._samples(real * level, imaginary * level)
-            return expected, _mid_side(noise / self.config.gain)
+            return expected, mid_side(noise / self.config.gain, 1)
 
     def _bins(self, x: Tensor) -> Tensor:
         """(B, frames, k * bins) -> (B, k, frames, bins), float32 or better."""
@@ -185,16 +170,6 @@ class SpectralVAE(SoundCodec):
         generator = torch.Generator().manual_seed(0)
         shape = (like.shape[2], 2, self.channels, self.bins)
         return torch.randn(shape, generator=generator).permute(1, 2, 0, 3).to(like)
-
-    @torch.no_grad()
-    def initialize_linear(self, audio: Tensor) -> None:
-        """Set the linear path to the principal components of the hops of `audio` (B, channels, S)."""
-        hops = self._whole_hops(self._hops(audio)).flatten(0, 1)  # (n, channels * hop)
-        _, directions, deviation = principal_directions(hops, self.latent_channels)
-        self.linear_encoder.weight.copy_(directions / deviation[:, None])
-        self.linear_encoder.bias.zero_()
-        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
-        self.linear_decoder.bias.zero_()
 
 
 def _frames(samples: Tensor, size: int, hop: int) -> Tensor:
@@ -230,13 +205,6 @@ class _OverlapAdd(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         window, scale = ctx.saved_tensors
         return _frames(grad * scale, window.numel(), ctx.hop) * window, None, None
-
-
-def _mid_side(x: Tensor) -> Tensor:
-    """(B, 2, S) left and right <-> mid and side: orthonormal and its own inverse. Mono passes."""
-    if x.shape[1] == 1:
-        return x
-    return torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], dim=1) * math.sqrt(0.5)
 
 
 def _stage(width: int, blocks: int, kernel: int) -> nn.Sequential:
