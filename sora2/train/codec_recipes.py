@@ -171,7 +171,8 @@ class CodecRecipe(Recipe):
 
     def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
         super().load_weights(folder, fresh)
-        self.initialized.fill_(True)
+        fresh_linear = [n for n in self.model.state_dict() if n.startswith("linear_") and n.startswith(tuple(fresh))]
+        self.initialized.fill_(not fresh_linear)
 
     def batch_size(self, batch: Any) -> int:
         return self.target(batch).shape[0]
