@@ -14,18 +14,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sora2.generate.cascade import SOUND_TASKS
+from sora2.generate.flags import add_sampling_flags, override_sampling
 from sora2.metrics import MetricError, all_corpus_metrics, all_metrics, select_metrics
 from sora2.metrics.task_requests import CONDITIONS
 from sora2.metrics.weights import missing_weights, set_weights
 
 if TYPE_CHECKING:
     from sora2.generate import Pipeline
+    from sora2.generate.cascade import Cascade
     from sora2.metrics.controls import Item
     from sora2.metrics.evaluation import Evaluation, Row
 
 EXAMPLES = """examples:
   sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
   sora2 evaluate --checkpoint runs/toy/export --task video_to_audio --seeds 4 --out runs/toy/foley
+  sora2 evaluate --checkpoint runs/pictures/export --sound-checkpoint runs/foley/export --out runs/cascade
   sora2 evaluate --checkpoint runs/toy/export --wording never_said --seeds 4 --out runs/toy/words
   sora2 evaluate --folder samples --out evaluation        # mp4s of any model; KEY.json beside KEY.mp4 holds the truth
   sora2 evaluate --real --clips 200 --out evaluation      # the toybox itself: how good the metrics are
@@ -115,7 +119,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also generate N captions with gravity and material changed, same seed; gives the response slopes",
     )
-    add("--steps", type=int, help="sampling steps; default: the checkpoint's")
     add("--batch-size", type=int, default=8)
     add("--device", help="default: cuda if there is one, else cpu")
     add("--dtype", choices=["fp32", "bf16"], default="fp32")
@@ -125,6 +128,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="where the video codec lies; also adds the codec row to other modes",
     )
     add("--audio-codec", metavar="DIR")
+    add(
+        "--sound-checkpoint",
+        metavar="DIR",
+        help="a second one, which makes the sound; --checkpoint then makes pictures alone",
+    )
+    add(
+        "--sound-task",
+        choices=SOUND_TASKS,
+        default=SOUND_TASKS[0],
+        help="whether it hears of the pictures (a cascade) or of the caption alone (two separate models)",
+    )
+    add_sampling_flags(parser)
     return parser
 
 
@@ -179,8 +194,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
-    if args.steps is not None and args.steps < 1:
-        raise MetricError(f"--steps {args.steps} must be at least 1")
+    if args.sound_checkpoint is not None and (args.checkpoint is None or args.task != "text_to_av"):
+        raise MetricError("--sound-checkpoint makes the sound of --checkpoint DIR --task text_to_av alone")
     if not args.seconds > 0:
         raise MetricError(f"--seconds {args.seconds} must be positive")
     if (args.video_codec is None) != (args.audio_codec is None) and args.checkpoint is None:
@@ -268,25 +283,34 @@ def set_notes(evaluation: Evaluation, subject: str, args: argparse.Namespace) ->
     return notes
 
 
-def load_pipeline(args: argparse.Namespace) -> Pipeline:
+def load_pipeline(args: argparse.Namespace) -> Pipeline | Cascade:
     import torch
 
     from sora2.generate import Pipeline
+    from sora2.generate.cascade import Cascade
 
     device = args.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Pipeline.from_checkpoint(
-        args.checkpoint,
-        device,
-        torch.bfloat16 if args.dtype == "bf16" else torch.float32,
-        video_codec=args.video_codec,
-        audio_codec=args.audio_codec,
-        batch_size=args.batch_size,
-    )
+    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
+
+    def load(folder: str) -> Pipeline:
+        return Pipeline.from_checkpoint(
+            folder,
+            device,
+            dtype,
+            video_codec=args.video_codec,
+            audio_codec=args.audio_codec,
+            batch_size=args.batch_size,
+        )
+
+    pictures = load(args.checkpoint)
+    if args.sound_checkpoint is None:
+        return pictures
+    return Cascade(pictures, load(args.sound_checkpoint), args.sound_task)
 
 
-def load_codec_row(args: argparse.Namespace, pipeline: Pipeline | None) -> Any | None:
+def load_codec_row(args: argparse.Namespace, pipeline: Pipeline | Cascade | None) -> Any | None:
     """The codecs of the checkpoint, or of the flags; None when there are none to show."""
     if pipeline is not None:
         return pipeline.codecs
@@ -298,7 +322,7 @@ def load_codec_row(args: argparse.Namespace, pipeline: Pipeline | None) -> Any |
 
 
 def build_rows(
-    args: argparse.Namespace, pipeline: Pipeline | None, codecs: Any | None
+    args: argparse.Namespace, pipeline: Pipeline | Cascade | None, codecs: Any | None
 ) -> tuple[list[Row], dict[str, Any]]:
     """The subject, then the control rows; and what is to be noted about the subject."""
     from sora2.metrics import controls, sources
@@ -324,9 +348,7 @@ def build_rows(
     rows: list[Row] = []
     info: dict[str, Any] = {}
     if pipeline is not None:
-        sampling = (
-            None if args.steps is None else dataclasses.replace(pipeline.world.sampling, steps=args.steps)
-        )
+        sampling = override_sampling(args, pipeline.world.sampling)
         asked = clips
         if args.wording == "never_said":
             asked = [clip.replace(caption=reworded(clip.caption)) for clip in clips]

@@ -90,6 +90,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--strength", type=float, help="remix --video: 0 keeps it, 1 makes all anew")
     add("--slope", type=float, default=1.0, help="of --task staircase: how much later the last moment begins")
 
+    add_sampling_flags(parser)
+
+    machine = parser.add_argument_group("where it runs")
+    add = machine.add_argument
+    add("--device", default=None, help="default: cuda if there is one, else cpu")
+    add("--dtype", choices=["fp32", "bf16"], default="fp32", help="precision of the network")
+    add("--device-map", help="auto: spread a large model over all devices, CPU and disk (accelerate)")
+    add("--offload-folder", help="disk space of --device-map")
+    add("--batch-size", type=int, default=8, help="clips sampled at once")
+    add("--video-codec", metavar="DIR", help="where the video codec lies now")
+    add("--audio-codec", metavar="DIR", help="where the audio codec lies now")
+    return parser
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `override_sampling` reads."""
     how = parser.add_argument_group("how it is sampled (default: the checkpoint's own settings)")
     add = how.add_argument
     add("--steps", type=int)
@@ -112,17 +128,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--guidance-rescale", type=float, help="0 to 1: against over-saturation")
     add("--video-shift", type=float, help="above 1: more steps at high noise")
     add("--audio-shift", type=float)
-
-    machine = parser.add_argument_group("where it runs")
-    add = machine.add_argument
-    add("--device", default=None, help="default: cuda if there is one, else cpu")
-    add("--dtype", choices=["fp32", "bf16"], default="fp32", help="precision of the network")
-    add("--device-map", help="auto: spread a large model over all devices, CPU and disk (accelerate)")
-    add("--offload-folder", help="disk space of --device-map")
-    add("--batch-size", type=int, default=8, help="clips sampled at once")
-    add("--video-codec", metavar="DIR", help="where the video codec lies now")
-    add("--audio-codec", metavar="DIR", help="where the audio codec lies now")
-    return parser
 
 
 def size(text: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sora2.atomic import save_json
 from sora2.errors import UserError
 from sora2.generate import Pipeline, Request, SamplingConfig
+from sora2.generate.cascade import Cascade
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
 from sora2.metrics.task_requests import CONDITIONS
@@ -143,7 +144,7 @@ def intervened_clips(config: ToyboxConfig, count: int) -> list[Clip]:
 
 
 def generated_items(
-    pipeline: Pipeline,
+    pipeline: Pipeline | Cascade,
     real: list[Clip],
     folder: Path,
     *,

@@ -31,6 +31,16 @@ def kept(task, real, made):
             (real.video[-half:], made.video[-half:]),
             (real.audio[:, -samples:], made.audio[:, -samples:]),
         ],
+        "inbetween": [
+            (real.video[:5], made.video[:5]),
+            (real.video[-5:], made.video[-5:]),
+            (real.audio[:, -5000:], made.audio[:, -5000:]),
+        ],
+        "loop": [
+            (real.video[:half], made.video[:half]),
+            (real.audio[:, :samples], made.audio[:, :samples]),
+        ],
+        "remix": [],
         "inpaint": [(real.video[:, :, :width], made.video[:, :, :width])],
     }[task]
 
