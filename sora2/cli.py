@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
     "calibrate": ("sora2.commands.calibrate", "test the metrics by controlled corruption"),
     "compare": ("sora2.commands.compare", "compare two evaluations, clip by clip"),
+    "study": ("sora2.commands.study", "train and measure the cells of an ablation"),
     "evaluate-codec": ("sora2.commands.evaluate_codec", "measure the reconstruction of the codecs"),
     "evaluate-readers": (
         "sora2.commands.evaluate_readers",

@@ -38,6 +38,7 @@ class DatasetConfig:
 
     path: str
     weight: float = 1.0
+    clips: int | None = None  # only its first so many, in the order of its shards; None = all
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def _bucket_names(buckets: Sequence[Bucket], counts: np.ndarray) -> dict[Bucket,
     return names
 
 
-def _streams(datasets: Sequence[LatentDataset | RawDataset], weights: Sequence[float]) -> list[Stream]:
+def _streams(
+    datasets: Sequence[LatentDataset | RawDataset], configs: Sequence[DatasetConfig]
+) -> list[Stream]:
     table = sorted({b for d in datasets for b in d.index.buckets})
     counts = np.zeros(len(table), dtype=np.int64)
     for d in datasets:
@@ -156,18 +159,26 @@ def _streams(datasets: Sequence[LatentDataset | RawDataset], weights: Sequence[f
             counts[table.index(d.index.buckets[i])] += n
     names = _bucket_names(table, counts)
     streams = []
-    for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True)):
-        if not weight > 0:
+    for number, (dataset, config) in enumerate(zip(datasets, configs, strict=True)):
+        if not config.weight > 0:
             raise DataError(
-                f"the weight of {dataset.index.folder} is {weight}: it must be positive, or leave it out"
+                f"the weight of {dataset.index.folder} is {config.weight}: it must be positive, or leave it out"
+            )
+        total = len(dataset) if config.clips is None else config.clips
+        if not 0 < total <= len(dataset):
+            raise DataError(
+                f"clips={config.clips} of {dataset.index.folder} must be in 1 .. {len(dataset)}, which it holds"
             )
         groups: dict[str, list[int]] = {}
         for i, bucket in enumerate(dataset.index.buckets):
             groups.setdefault(names[bucket], []).append(i)
         for name, members in sorted(groups.items()):
-            rows = np.flatnonzero(np.isin(dataset.index.bucket, members))
-            share = weight * len(rows) / len(dataset)
-            streams.append(Stream(f"{number}/{name}", number, name, rows, dataset.index.shard[rows], share))
+            rows = np.flatnonzero(np.isin(dataset.index.bucket[:total], members))
+            share = config.weight * len(rows) / total
+            if len(rows):
+                streams.append(
+                    Stream(f"{number}/{name}", number, name, rows, dataset.index.shard[rows], share)
+                )
     return streams
 
 
@@ -187,13 +198,13 @@ class StatefulLoader:
         self.config = config
         self.rank = rank
         self.global_batch = config.batch_size * world_size
-        weights = [d.weight for d in config.datasets]
-        streams = _streams(self.datasets, weights)
+        streams = _streams(self.datasets, config.datasets)
         self.order = SampleOrder(streams, self.global_batch, config.seed, config.shuffle_shards)
         contents = [d.index.content_hash() for d in self.datasets]
-        self.identity = hashlib.sha256(repr((contents, weights, config.shuffle_shards)).encode()).hexdigest()[
-            :16
-        ]
+        parts: tuple[Any, ...] = (contents, [d.weight for d in config.datasets], config.shuffle_shards)
+        if any(d.clips is not None for d in config.datasets):
+            parts += ([d.clips for d in config.datasets],)
+        self.identity = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         self.samples_seen = 0
         self.wait_seconds = 0.0
         self._ahead = 0  # where the next batch to be read starts

@@ -83,6 +83,9 @@ class TransformerConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     rope_time: tuple[float, float] = (0.08, 240.0)  # finest and coarsest wavelength in seconds
     rope_space: tuple[float, float] = (1 / 64, 4.0)  # in units of the picture's shorter side
+    rope_fps: float | None = (
+        None  # ablation: pictures are placed by their index, as if every clip had this frame rate
+    )
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -114,6 +117,8 @@ class TransformerConfig:
                 raise ModelError(
                     f"model.{group}_ffn_ratio={getattr(self, f'{group}_ffn_ratio')} must be positive"
                 )
+        if self.rope_fps is not None and not self.rope_fps > 0:
+            raise ModelError(f"model.rope_fps={self.rope_fps} must be positive, or null for time in seconds")
         for name in ("rope_time", "rope_space"):
             finest, coarsest = getattr(self, name)
             object.__setattr__(self, name, (float(finest), float(coarsest)))  # lists from YAML become tuples

@@ -76,6 +76,21 @@ class Packing:
         return list(flat.split([s.batch * s.tokens for s in self.segments]))
 
 
+def places(name: str, modality: Modality, batch: Batch, config: TransformerConfig) -> Tensor:
+    """(B, N, 3) of (seconds, y, x) for the rotation, float32 on the CPU; the ablation `rope_fps` puts pictures where they
+    would be at that rate.
+
+    Raises:
+        ModelError: `rope_fps` without the shape that knows the clip's rate.
+    """
+    positions = modality.positions.float().cpu()
+    if config.rope_fps is None or name != "video":
+        return positions
+    if batch.video_shape is None:
+        raise ModelError(f"model.rope_fps={config.rope_fps} needs batch.video_shape, which has the frame rate")
+    return positions * torch.tensor([batch.video_shape.fps / config.rope_fps, 1.0, 1.0])
+
+
 def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) -> Packing:
     """Plan the packed sequence of a batch, or of the chunk of a film whose earlier tokens are in `cache`.
 
@@ -99,7 +114,7 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
         tiling, known = tile(batch, segments, config.attention)
         present, raster = reorder(present, segments, tiling.order.to(device))
     # Everything that decides how to compute is read on the host, each tensor once: no waiting inside the blocks.
-    positions = torch.cat([m.positions for m in present.values()], dim=1).float().cpu()  # (B, N, 3)
+    positions = torch.cat([places(name, m, batch, config) for name, m in present.items()], dim=1)  # (B, N, 3)
     if size > 1 and bool((positions == positions[:1]).all()):
         positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
     is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments])

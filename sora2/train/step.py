@@ -6,6 +6,7 @@ but a map of noise levels over its tokens, so there is one model, one loss, and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,27 @@ def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
 def plan(config: TrainConfig) -> list[tuple[str, str]]:
     """Rows of the printed plan: parameters, tokens, FLOPs, memory. Computed without allocating the model."""
     DiffusionConfig.from_dict(config.task)
+    clip, count = config.clip, _count(config)
+    density = count.pairs / (count.settings.depth * sum(count.tokens.values()) ** 2)
+    chunk, total = count.settings.attention.chunk_seconds, sum(count.tokens.values())
+    return [
+        ("model", f"{count_parameters(count.settings) / 1e6:.1f} M parameters"),
+        ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
+        ("tokens", f"{total} = " + " + ".join(f"{n} {name}" for name, n in count.tokens.items())),
+        ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
+        ("compute", f"{count.flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Count:
+    settings: TransformerConfig
+    tokens: dict[str, int]
+    pairs: int  # of attention, over all layers
+    flops: float  # of a sample, forward and backward
+
+
+def _count(config: TrainConfig) -> _Count:
     clip, codecs = config.clip, open_codecs(config)
     settings = model_config(config, codecs)
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
@@ -118,15 +140,13 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     empty = {name: clean_modality(torch.zeros(1, n, 1), places[name]) for name, n in tokens.items()}
     pairs = attention_pairs(settings, Batch(**empty, video_shape=video, audio_shape=audio))  # type: ignore[arg-type]
     flops = 3 * forward_flops(settings, tokens, attention_pairs=pairs)
-    density = 1.0 if pairs is None else sum(pairs) / (settings.depth * sum(tokens.values()) ** 2)
-    chunk = settings.attention.chunk_seconds
-    return [
-        ("model", f"{count_parameters(settings) / 1e6:.1f} M parameters"),
-        ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
-        ("tokens", f"{sum(tokens.values())} = " + " + ".join(f"{n} {name}" for name, n in tokens.items())),
-        ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
-        ("compute", f"{flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
-    ]  # fmt: skip
+    dense = settings.depth * sum(tokens.values()) ** 2
+    return _Count(settings, tokens, dense if pairs is None else sum(pairs), flops)
+
+
+def flops_per_sample(config: TrainConfig) -> float:
+    """Of one training sample, forward and backward, a multiply-add counted as two."""
+    return _count(config).flops
 
 
 def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:

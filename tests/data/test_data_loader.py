@@ -126,6 +126,18 @@ def test_mixture_weights_are_honoured(tmp_path):
     assert drawn["b"] / drawn.total() == pytest.approx(0.75, abs=0.01)
 
 
+def test_the_first_clips_of_a_dataset_are_all_that_is_read(latents):
+    everything = set(keys(build_loader(config(latents), FINGERPRINTS), 40))
+    part = replace(config(latents), datasets=(DatasetConfig(str(latents), clips=6),))
+    assert len(everything) > 6
+    assert set(keys(build_loader(part, FINGERPRINTS), 40)) == set(sorted(everything)[:6])
+    with build_loader(config(latents)) as whole, pytest.raises(DataError):
+        build_loader(part).load_state_dict(whole.state_dict())
+    for clips in (0, len(everything) + 1):
+        with pytest.raises(DataError, match=f"clips={clips} of .* must be in 1 .. {len(everything)}"):
+            build_loader(replace(part, datasets=(DatasetConfig(str(latents), clips=clips),)))
+
+
 def test_clips_without_sound_are_an_error_or_masked(tmp_path):
     metas = [latent_meta(f"k{i:03d}", samples=4000 if i < 9 else 0) for i in range(12)]
     folder = write_latents(tmp_path / "some", metas)

@@ -1,0 +1,221 @@
+"""Train and measure the cells of a study. What is done is not done again, so a study goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sora2.atomic import save_json
+from sora2.commands.train import CONFIG_DIR, compose_config
+from sora2.config import ConfigError
+from sora2.studies.config import CellConfig, StudyConfig
+from sora2.studies.path_loss import path_losses
+from sora2.studies.reconstruction import reconstruction
+
+ROOT = CONFIG_DIR.parent
+RESULTS = ROOT / "notebooks" / "results"
+
+
+class StudyRunner:
+    """The runs of one study under `folder`, and its record at `record`.
+
+    Several processes may work on different cells or seeds of a study at once: each cell is a file of its own under
+    `folder`, and the record is made from all of them.
+    """
+
+    def __init__(
+        self, name: str, study: StudyConfig, out: Path, record: Path, extra: tuple[str, ...] = ()
+    ) -> None:
+        """`extra`: overrides of `sora2 train` for every run, beside the study's own."""
+        self.name, self.study, self.extra = name, study, extra
+        self.folder, self.record = out / name, record
+        self.is_codec = study.is_codec
+
+    def run(self, cells: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """Train what the cells need and measure them, seed by seed, so that an early stop leaves whole comparisons.
+
+        Raises:
+            ConfigError: a cell that the study does not have.
+        """
+        for name in cells:
+            if name not in self.study.cells:
+                raise ConfigError(
+                    f"--cells {name}: study {self.name} has {', '.join(self.study.cells)}"
+                )
+        if self.study.evaluations:
+            self._real()
+        for seed in seeds:
+            for name in cells:
+                self._cell(name, seed)
+                self.write_record()
+
+    def _cell(self, name: str, seed: int) -> None:
+        cell = self.study.cells[name]
+        path = self.folder / "cells" / f"{name}-seed{seed}.json"
+        asked = self._fingerprint(name, seed)
+        if path.is_file() and json.loads(path.read_text())["asked"] == asked:
+            return
+        run = cell.run or name
+        entry: dict[str, Any] = {"cell": name, "says": cell.says or name, "seed": seed, "asked": asked}
+        exports = {r: self._export(r, seed) for r in dict.fromkeys(filter(None, (run, cell.sound)))}
+        entry["training"] = {r: self._training(r, seed) for r in exports if r in self.study.runs}
+        entry["values"] = {} if cell.sound else self._values(exports[run])
+        entry["scores"] = {
+            kind: self._evaluate(name, seed, kind, exports[run], cell, exports.get(cell.sound or ""))
+            for kind in self.study.evaluations
+        }
+        save_json(entry, path)
+        print(f"{self.name}: {name}, seed {seed}: done", flush=True)
+
+    def _fingerprint(self, name: str, seed: int) -> str:
+        """Of everything that decides a cell's numbers, so that a changed study is measured again."""
+        cell, study = self.study.cells[name], self.study
+        runs = [r for r in (cell.run or name, cell.sound) if r is not None]
+        asked = {
+            "runs": [study.train_overrides(r, seed) if r in study.runs else study.checkpoints[r] for r in runs],
+            "extra": self.extra,
+            "cell": [cell.sound_task, cell.flags],
+            "evaluations": [sorted(study.evaluations.items()), study.metrics],
+            "shards": [study.shards, study.clips],
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _export(self, run: str, seed: int) -> Path:
+        """The folder of a run's exported weights; trained now unless it is there."""
+        if run in self.study.checkpoints:
+            return ROOT / self.study.checkpoints[run]
+        asked = [*self.study.train_overrides(run, seed), *self.extra]
+        place = self.folder / f"{run}-seed{seed}"
+        export, note = place / "export", place / "asked.json"
+        done = (export / "model.safetensors").is_file()
+        if note.is_file() and json.loads(note.read_text()) != asked:
+            raise ConfigError(
+                f"{place} holds a run with other settings than study {self.name} now asks for; delete the folder, or "
+                "give another --out"
+            )
+        if not done:
+            save_json(asked, note)
+            _sora2("train", *asked, f"name={place.name}", f"out={place.parent}")
+        return export
+
+    def _training(self, run: str, seed: int) -> dict[str, float]:
+        """What a run cost: samples, FLOPs, seconds (at the speed that its log has)."""
+        rows = [
+            row
+            for log in sorted((self.folder / f"{run}-seed{seed}" / "logs").glob("*/metrics.csv"))
+            for row in csv.DictReader(log.open())
+            if row.get("speed/samples_per_second")
+        ]
+        speeds = [float(row["speed/samples_per_second"]) for row in rows]
+        config = compose_config([*self.study.train_overrides(run, seed), *self.extra])
+        samples = config.trainer.max_samples
+        cost: dict[str, float] = {"samples": float(samples)}
+        if speeds:
+            cost["seconds"] = samples * sum(1 / s for s in speeds) / len(speeds)
+        if not self.is_codec:
+            from sora2.train.step import flops_per_sample
+
+            cost["flops"] = samples * flops_per_sample(config)
+        return cost
+
+    def _values(self, export: Path) -> dict[str, float]:
+        """What is measured without generating, on each of the held-out sets: "SHARDS/VALUE"."""
+        study, found = self.study, {}
+        config = compose_config([f"experiment={study.experiment}", *study.overrides])
+        for name, folder in study.shards.items():
+            shards = ROOT / folder
+            values = (
+                reconstruction(export, shards, study.clips)
+                if self.is_codec
+                else path_losses(export, shards, study.clips, config.task["levels"]["shift"])
+            )
+            found.update({f"{name}/{key}": value for key, value in values.items()})
+        return found
+
+    def _real(self) -> None:
+        """The same metrics on real clips: what a perfect model would have."""
+        for kind, flags in self.study.evaluations.items():
+            path = self.folder / "real" / f"{kind}.json"
+            clips = _without(flags, "--task", "--seeds", "--wording")
+            if not path.is_file():
+                save_json(self._measure(["--real", *clips], self.folder / "real" / kind, "real"), path)
+
+    def _evaluate(
+        self, name: str, seed: int, kind: str, export: Path, cell: CellConfig, sound: Path | None
+    ) -> dict[str, Any]:
+        flags = ["--checkpoint", str(export), "--seed", str(100 * seed)]
+        flags += [*self.study.evaluations[kind], *cell.flags]
+        if sound is not None:
+            flags += ["--sound-checkpoint", str(sound), "--sound-task", cell.sound_task]
+        return self._measure(flags, self.folder / "evaluations" / f"{name}-seed{seed}-{kind}", "generated")
+
+    def _measure(self, flags: list[str], out: Path, row: str) -> dict[str, Any]:
+        """Metric -> estimate, interval over captions, clips measured of clips asked."""
+        chosen = ["--metrics", ",".join(self.study.metrics)] if self.study.metrics else []
+        _sora2("evaluate", *flags, *chosen, "--no-controls", "--quiet", "--show", "0", "--out", str(out))
+        summary = json.loads((out / "metrics.json").read_text())["rows"][row]["summary"]
+        return {
+            metric: {**s["value"], "measured": s["measured"], "clips": s["clips"]}
+            for metric, s in summary.items()
+        }
+
+    def write_record(self) -> None:
+        """Everything measured so far, in the order of the study."""
+        order = list(self.study.cells)
+        entries = [json.loads(path.read_text()) for path in (self.folder / "cells").glob("*.json")]
+        entries = [e for e in entries if e["cell"] in order]
+        entries.sort(key=lambda e: (order.index(e["cell"]), e["seed"]))
+        save_json(
+            {
+                "study": self.name,
+                "question": self.study.question,
+                "base": self.study.base,
+                "command": " ".join(["sora2 study", self.name, *self.extra]),
+                "machine": {
+                    "processor": _processor(),
+                    "torch": torch.__version__,
+                    "sora2": version("sora2"),
+                },
+                "real": {
+                    kind: json.loads(path.read_text())
+                    for kind in self.study.evaluations
+                    if (path := self.folder / "real" / f"{kind}.json").is_file()
+                },
+                "cells": entries,
+            },
+            self.record,
+        )
+
+
+def _sora2(command: str, *arguments: str) -> None:
+    """One of the project's commands, in a process of its own."""
+    subprocess.run([sys.executable, "-m", "sora2.cli", command, *arguments], check=True, cwd=ROOT)
+
+
+def _without(flags: tuple[str, ...], *names: str) -> list[str]:
+    """Flags without some that take one value each."""
+    kept, skip = [], False
+    for flag in flags:
+        if not skip and flag not in names:
+            kept.append(flag)
+        skip = not skip and flag in names
+    return kept
+
+
+def _processor() -> str:
+    """The model of the card, or of the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,177 @@
+"""Studies: what is refused before training, what is measured, that work goes on where it stopped, and what is concluded."""
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+import sora2.studies.run as runner_module
+from sora2.cli import main
+from sora2.commands.train import compose_config
+from sora2.config import ConfigError
+from sora2.errors import UserError
+from sora2.studies import Study, differences, load_study, read_study, sentence
+from sora2.studies.config import STUDY_DIR
+from sora2.studies.path_loss import path_losses
+from sora2.studies.run import StudyRunner
+from sora2.train.codec_problem import codec_config
+from tests.worlds import save_tiny_codecs, training_overrides, write_latents
+
+STUDIES = sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    save_tiny_codecs(root / "codecs")
+    write_latents(root / "latents", root / "codecs")
+    return root
+
+
+@pytest.fixture
+def study(world, tmp_path):
+    """A study of two runs of a few steps, in a folder of its own."""
+    tiny = [o for o in training_overrides(world) if not o.startswith(("name=", "out="))]
+    settings = {
+        "question": "Does a lower rate learn less?",
+        "base": "fast",
+        "shards": {"held_out": str(world / "latents")},
+        "overrides": tiny,
+        "seeds": [0, 1],
+        "clips": 16,
+        "runs": {"fast": [], "slow": ["optimizer.lr=1.0e-6", "optimizer.muon_lr=1.0e-6"]},
+    }
+    (tmp_path / "rates.yaml").write_text(yaml.safe_dump(settings))
+    return read_study("rates", tmp_path)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_composes_and_its_runs_differ(name):
+    found = read_study(name)
+    asked = [tuple(found.train_overrides(run, 0)) for run in found.runs]
+    assert len(set(asked)) == len(asked)
+    assert found.question.endswith("?") and found.base in found.cells
+    assert found.is_codec == (name == "codecs")
+
+
+def test_each_cell_of_the_codec_study_differs_from_the_base_in_its_axis_alone():
+    found = read_study("codecs")
+
+    def settings(run):
+        codec = codec_config(compose_config(found.train_overrides(run, 0)))
+        return {**asdict(codec.model), **asdict(codec.loss)}
+
+    base = settings("base")
+    changed = {run: {n for n, v in settings(run).items() if v != base[n]} for run in found.runs}
+    assert changed.pop("base") == set()
+    assert changed.pop("adversarial") == {"adversarial", "features"}
+    assert all(len(names) == 1 for names in changed.values())
+
+
+def test_a_mistake_shows_before_anything_is_trained(tmp_path):
+    good = {"question": "?", "base": "a", "shards": {"x": "y"}, "runs": {"a": []}}
+
+    def read(**changes):
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**good, **changes}))
+        return read_study("wrong", tmp_path)
+
+    read()
+    with pytest.raises(ConfigError, match=r"there is no study 'missing'.*there are: wrong"):
+        read_study("missing", tmp_path)
+    with pytest.raises(ConfigError, match="base='b' is not one of the cells: a"):
+        read(base="b")
+    with pytest.raises(ConfigError, match=r"cells.c evaluates 'd'"):
+        read(cells={"a": {}, "c": {"run": "d"}})
+    with pytest.raises(ConfigError, match=r"runs.a: unknown config key 'optimizer.lrr'"):
+        read(runs={"a": ["optimizer.lrr=1"]})
+    with pytest.raises(ConfigError, match="seeds"):
+        read(seeds=[0, 0])
+    with pytest.raises(ConfigError, match="sound_task"):
+        read(cells={"a": {"sound": "a", "sound_task": "foley"}})
+
+
+def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, monkeypatch, capsys):
+    record = tmp_path / "record.json"
+    runner = StudyRunner("rates", study, tmp_path / "runs", record)
+    runner.run(("fast", "slow"), (0,))
+    first = json.loads(record.read_text())
+    assert [(e["cell"], e["seed"]) for e in first["cells"]] == [("fast", 0), ("slow", 0)]
+    fast, slow = first["cells"]
+    loss = "held_out/text_to_av/video"
+    assert fast["values"][loss] < slow["values"][loss] and math.isfinite(slow["values"][loss])
+    assert fast["training"]["fast"]["samples"] == 48 and fast["training"]["fast"]["flops"] > 0
+    # another seed later, or in another process: what is there stays, and is in the record
+    calls = []
+    real = runner_module._sora2
+    monkeypatch.setattr(runner_module, "_sora2", lambda *a: (calls.append(a[0]), real(*a))[1])
+    StudyRunner("rates", study, tmp_path / "runs", record).run(("fast",), (0, 1))
+    again = json.loads(record.read_text())
+    assert calls == ["train"]
+    assert [(e["cell"], e["seed"]) for e in again["cells"]] == [("fast", 0), ("fast", 1), ("slow", 0)]
+    assert again["cells"][0] == fast
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        StudyRunner("rates", study, tmp_path / "runs", record, ("optimizer.lr=0.1",)).run(("fast",), (0,))
+    with pytest.raises(ConfigError, match="--cells middle"):
+        runner.run(("middle",), (0,))
+
+
+def test_path_losses_are_the_same_every_time_and_of_the_sampler_alone(study, tmp_path):
+    runner = StudyRunner("rates", study, tmp_path / "runs", tmp_path / "record.json")
+    export = runner._export("fast", 0)
+    shards = study.shards["held_out"]
+    shift = {"video": 3.0, "audio": 2.0}
+    found = path_losses(export, shards, 16, shift)
+    assert found == path_losses(export, shards, 16, shift)
+    assert found.keys() >= {"text_to_av/video", "text_to_av/audio", "video_to_audio/audio"}
+    assert "video_to_audio/video" not in found
+    assert found != path_losses(export, shards, 16, {"video": 1.0, "audio": 1.0})
+
+
+def made(values, base="a"):
+    """A record of values[cell] = numbers by seed, with a metric that is ten times the value."""
+    cells = [
+        {
+            "cell": cell, "says": cell.upper(), "seed": seed, "values": {"x": v},
+            "scores": {"e": {"m": {"estimate": 10 * v}}},
+        }
+        for cell, numbers in values.items() for seed, v in enumerate(numbers)
+    ]  # fmt: skip
+    return Study({"base": base, "real": {"e": {"m": {"estimate": 12.0}}}, "cells": cells})
+
+
+def test_differences_are_paired_by_seed():
+    spread = [0.0, 5.0, 10.0]
+    found = made({"a": spread, "b": [v + 1 + e for v, e in zip(spread, (-0.1, 0.0, 0.1), strict=True)]})
+    (difference,) = differences(found, "x")
+    assert difference.mean == pytest.approx(1.0)
+    assert 0 < difference.low < difference.mean < difference.high and difference.clear  # though seeds differ by 5
+    # 95 % interval of Student's t with two degrees of freedom
+    assert difference.high - difference.mean == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
+    assert differences(found, "e:m")[0].mean == pytest.approx(10.0)
+
+
+def test_a_sentence_says_better_worse_or_nothing():
+    found = made({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1, 1.9], "c": [0.5, 2.0, 1.0], "d": [3.0]})
+    text = sentence(found, "x", "lower")
+    assert "B: worse (+1.000" in text and "C: no clear difference" in text and "D: no clear" in text
+    assert "one seed" in text and "against A" in text
+    assert "B: better" in sentence(found, "x", "higher")
+    with pytest.raises(UserError, match="'higher' or 'lower'"):
+        sentence(found, "x", "bigger")
+    table = found.table(["x", "e:m"])
+    assert "real clips" in table and "12.000" in table
+
+
+def test_a_study_that_was_not_run_says_how(tmp_path):
+    with pytest.raises(UserError, match="run `sora2 study nothing`"):
+        load_study("nothing", tmp_path)
+
+
+def test_the_command_lists_studies_and_names_unknown_ones(capsys):
+    assert main(["study", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name}: " in printed for name in STUDIES)
+    assert main(["study", "nothing"]) == 2
+    assert "there is no study 'nothing'" in capsys.readouterr().err
