@@ -13,7 +13,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench train-toybox data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun train-toybox data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
+	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
 setup: $(STAMP)
@@ -65,6 +66,11 @@ train-toybox: $(STAMP)
 	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
 	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
+
+speedrun: $(STAMP)
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
+	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
+	$(PY) scripts/speedrun.py $(SPEEDRUN)
 
 train-film: $(STAMP)
 	$(PY) scripts/film.py $(FILM)

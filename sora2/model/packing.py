@@ -77,8 +77,8 @@ class Packing:
 
 
 def places(name: str, modality: Modality, batch: Batch, config: TransformerConfig) -> Tensor:
-    """(B, N, 3) of (seconds, y, x) for the rotation, float32 on the CPU; the ablation `rope_fps` puts pictures where they
-    would be at that rate.
+    """(B, N, 3) of (seconds, y, x) for the rotation, float32 on the CPU; the ablation `rope_fps` puts pictures where
+    they would be at that rate.
 
     Raises:
         ModelError: `rope_fps` without the shape that knows the clip's rate.
@@ -87,7 +87,9 @@ def places(name: str, modality: Modality, batch: Batch, config: TransformerConfi
     if config.rope_fps is None or name != "video":
         return positions
     if batch.video_shape is None:
-        raise ModelError(f"model.rope_fps={config.rope_fps} needs batch.video_shape, which has the frame rate")
+        raise ModelError(
+            f"model.rope_fps={config.rope_fps} needs batch.video_shape, which has the frame rate"
+        )
     return positions * torch.tensor([batch.video_shape.fps / config.rope_fps, 1.0, 1.0])
 
 

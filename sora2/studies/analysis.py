@@ -36,7 +36,8 @@ class Difference:
 
 class Study:
     """What `sora2 study` recorded. A measure is the name of a loss or value on held-out shards
-    ("held_out/text_to_av/video", "held_out/all/psnr_db"), or of a metric within an evaluation ("text_to_av:av_f1_45")."""
+    ("held_out/text_to_av/video", "held_out/all/psnr_db"), or of a metric within an evaluation ("text_to_av:av_skill").
+    """
 
     def __init__(self, record: dict[str, Any]) -> None:
         self.record = record
@@ -77,7 +78,7 @@ class Study:
         return _interval(np.array(list(self.by_seed(cell, measure).values())))
 
     def table(self, measures: Sequence[str]) -> str:
-        """Cells down, measures across: mean and half the width of its interval over seeds; the last row is real clips."""
+        """Cells down, measures across: mean and half the width of its interval over seeds; last, real clips."""
         width = max(len(self.says(c)) for c in self.cells) + 2
         columns = [max(len(m), 18) + 2 for m in measures]
         lines = [" " * width + "".join(m.rjust(w) for m, w in zip(measures, columns, strict=True))]

@@ -1,4 +1,4 @@
-"""What a study asks, and the runs that answer it: `configs/study/NAME.yaml`, checked as a whole before anything is trained."""
+"""What a study asks, and the runs that answer it: `configs/study/NAME.yaml`, checked as a whole before training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class StudyConfig:
 
     question: str
     base: str  # the cell that all others are compared with
-    shards: dict[str, str]  # name -> folder of held-out clips: latents for a transformer, raw ones for a codec
+    shards: dict[
+        str, str
+    ]  # name -> folder of held-out clips: latents for a transformer, raw ones for a codec
     experiment: str = "study"
     overrides: tuple[str, ...] = ()  # of `sora2 train`, for every run
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -78,7 +80,7 @@ class StudyConfig:
 
 
 def read_study(name: str, folder: Path = STUDY_DIR) -> StudyConfig:
-    """The study of that name. Every run's training config is composed, so that a mistake shows before hours of training.
+    """The study of that name. Every run's config is composed, so that a mistake shows before hours of training.
 
     Raises:
         ConfigError: no such study, a key that is not one, an override that does not exist.

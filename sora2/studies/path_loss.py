@@ -1,5 +1,5 @@
-"""The flow loss along the sampler's path: one number per task and modality that any two transformers on the same latents
-can be compared by, whatever they were trained on."""
+"""The flow loss along the sampler's path: numbers by which any two transformers on the same latents can be compared,
+whatever they were trained on."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from sora2.data.datasets import RawDataset
 
 
 def reconstruction(folder: Path, shards: Path, clips: int) -> dict[str, float]:
-    """Means of `measure_latent` over clips: "all/psnr_db", "scene/talk/psnr_db", "style/pencil/psnr_db" and so on, beside
-    the codec's parameters and pixel values per latent number.
+    """Means of `measure_latent` over clips: "all/psnr_db", "scene/talk/psnr_db", "style/pencil/psnr_db" and so on,
+    beside the codec's parameters and pixel values per latent number.
 
     Raises:
         CodecError: a codec folder that is damaged. DataError: the same of the shards.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import platform
 import subprocess
 import sys
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from sora2.atomic import save_json
 from sora2.commands.train import CONFIG_DIR, compose_config
 from sora2.config import ConfigError
 from sora2.studies.config import CellConfig, StudyConfig
+from sora2.studies.machine import describe_machine
 from sora2.studies.path_loss import path_losses
 from sora2.studies.reconstruction import reconstruction
 
@@ -48,9 +48,7 @@ class StudyRunner:
         """
         for name in cells:
             if name not in self.study.cells:
-                raise ConfigError(
-                    f"--cells {name}: study {self.name} has {', '.join(self.study.cells)}"
-                )
+                raise ConfigError(f"--cells {name}: study {self.name} has {', '.join(self.study.cells)}")
         if self.study.evaluations:
             self._real()
         for seed in seeds:
@@ -81,7 +79,9 @@ class StudyRunner:
         cell, study = self.study.cells[name], self.study
         runs = [r for r in (cell.run or name, cell.sound) if r is not None]
         asked = {
-            "runs": [study.train_overrides(r, seed) if r in study.runs else study.checkpoints[r] for r in runs],
+            "runs": [
+                study.train_overrides(r, seed) if r in study.runs else study.checkpoints[r] for r in runs
+            ],
             "extra": self.extra,
             "cell": [cell.sound_task, cell.flags],
             "evaluations": [sorted(study.evaluations.items()), study.metrics],
@@ -181,7 +181,7 @@ class StudyRunner:
                 "base": self.study.base,
                 "command": " ".join(["sora2 study", self.name, *self.extra]),
                 "machine": {
-                    "processor": _processor(),
+                    "processor": describe_machine(),
                     "torch": torch.__version__,
                     "sora2": version("sora2"),
                 },
@@ -209,13 +209,3 @@ def _without(flags: tuple[str, ...], *names: str) -> list[str]:
             kept.append(flag)
         skip = not skip and flag in names
     return kept
-
-
-def _processor() -> str:
-    """The model of the card, or of the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

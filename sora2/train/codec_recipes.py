@@ -171,7 +171,9 @@ class CodecRecipe(Recipe):
 
     def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
         super().load_weights(folder, fresh)
-        fresh_linear = [n for n in self.model.state_dict() if n.startswith("linear_") and n.startswith(tuple(fresh))]
+        fresh_linear = [
+            n for n in self.model.state_dict() if n.startswith("linear_") and n.startswith(tuple(fresh))
+        ]
         self.initialized.fill_(not fresh_linear)
 
     def batch_size(self, batch: Any) -> int:

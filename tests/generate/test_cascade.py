@@ -24,7 +24,9 @@ def test_pictures_are_those_of_the_first_and_sound_that_of_the_second(pipelines,
     silent = pictures.generate([r.replace(silent=True) for r in requests])
     for request, clip, seen in zip(requests, made, silent, strict=True):
         assert torch.equal(clip.video, seen.video)
-        alone = request.replace(video=seen) if task == "video_to_audio" else request.replace(task="audio_only")
+        alone = (
+            request.replace(video=seen) if task == "video_to_audio" else request.replace(task="audio_only")
+        )
         assert torch.allclose(clip.audio, sound.generate([alone])[0].audio, atol=1e-5)
         assert clip.sample_rate and clip.caption == request.prompt
 

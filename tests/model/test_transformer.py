@@ -416,10 +416,12 @@ def test_places_by_index_are_places_in_seconds_at_the_rate_they_stand_for(model)
     batch = _batch().replace(video_shape=VIDEO, audio_shape=AUDIO)
     _close(by_index(batch), model(batch), rtol=0, atol=0)
     fast = replace(VIDEO, fps=2 * VIDEO.fps)
-    sped = batch.replace(video=batch.video.replace(positions=fast.positions().expand(B, -1, 3)), video_shape=fast)
+    sped = batch.replace(
+        video=batch.video.replace(positions=fast.positions().expand(B, -1, 3)), video_shape=fast
+    )
     _close(by_index(sped), model(batch))
     assert not torch.allclose(model(sped)["video"], model(batch)["video"], atol=1e-3)
-    with pytest.raises(ModelError, match="rope_fps=8.0 needs batch.video_shape"):
+    with pytest.raises(ModelError, match=r"rope_fps=8.0 needs batch\.video_shape"):
         by_index(_batch())
     with pytest.raises(ModelError, match="rope_fps=0"):
         replace(TINY, rope_fps=0.0)

@@ -1,9 +1,10 @@
-"""Studies: what is refused before training, what is measured, that work goes on where it stopped, and what is concluded."""
+"""Studies: what is refused before training, what is measured, that work goes on where it stopped, conclusions."""
 
 import json
 import math
 from dataclasses import asdict
 
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from sora2.errors import UserError
 from sora2.studies import Study, differences, load_study, read_study, sentence
 from sora2.studies.config import STUDY_DIR
 from sora2.studies.path_loss import path_losses
+from sora2.studies.plots import plot_study
 from sora2.studies.run import StudyRunner
 from sora2.train.codec_problem import codec_config
 from tests.worlds import save_tiny_codecs, training_overrides, write_latents
@@ -146,7 +148,9 @@ def test_differences_are_paired_by_seed():
     found = made({"a": spread, "b": [v + 1 + e for v, e in zip(spread, (-0.1, 0.0, 0.1), strict=True)]})
     (difference,) = differences(found, "x")
     assert difference.mean == pytest.approx(1.0)
-    assert 0 < difference.low < difference.mean < difference.high and difference.clear  # though seeds differ by 5
+    assert (
+        0 < difference.low < difference.mean < difference.high and difference.clear
+    )  # though seeds differ by 5
     # 95 % interval of Student's t with two degrees of freedom
     assert difference.high - difference.mean == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
     assert differences(found, "e:m")[0].mean == pytest.approx(10.0)
@@ -175,3 +179,11 @@ def test_the_command_lists_studies_and_names_unknown_ones(capsys):
     assert all(f"{name}: " in printed for name in STUDIES)
     assert main(["study", "nothing"]) == 2
     assert "there is no study 'nothing'" in capsys.readouterr().err
+
+
+def test_a_picture_has_a_panel_per_measure_and_a_row_per_cell():
+    figure = plot_study(made({"a": [1.0, 2.0], "b": [3.0]}), ["x", "e:m"])
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in panels] == ["x", "e:m"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["A", "B"]
+    plt.close(figure)
