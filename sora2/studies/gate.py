@@ -49,5 +49,5 @@ def check_gate(generated: dict[str, Any], real: dict[str, Any]) -> list[GateResu
             values.append(0.0 if estimate is None else estimate * found["measured"] / found["clips"])
         if not values[1]:
             raise MetricError(f"{metric} of real clips is 0: the gate cannot be taken from them")
-        results.append(GateResult(metric, *values, needed))
+        results.append(GateResult(metric, values[0], values[1], needed))
     return results
