@@ -185,12 +185,13 @@ class SoundCodec(LatentCodec):
 
 
 def codec_classes() -> tuple[type[LatentCodec], ...]:
-    """All trained codecs; of each, `kind` and `config_class` name it."""
+    """All codecs; of each, `kind` and `config_class` name it."""
     from sora2.codecs.audio_vae import AudioVAE
     from sora2.codecs.spectral_vae import SpectralVAE
+    from sora2.codecs.transform import AudioMDCT, VideoDCT
     from sora2.codecs.video_vae import VideoVAE
 
-    return VideoVAE, AudioVAE, SpectralVAE
+    return VideoVAE, AudioVAE, SpectralVAE, VideoDCT, AudioMDCT
 
 
 def build_codec(config: Any) -> LatentCodec:

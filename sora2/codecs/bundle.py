@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -145,4 +146,4 @@ def _need_shape(shape: Any, modality: str, latent: Tensor) -> Any:
 
 
 def _device(codec: torch.nn.Module) -> torch.device:
-    return next(codec.parameters()).device
+    return next(chain(codec.parameters(), codec.buffers())).device  # a fixed transform has buffers alone

@@ -36,9 +36,7 @@ class StudyConfig:
 
     question: str
     base: str  # the cell that all others are compared with
-    shards: dict[
-        str, str
-    ]  # name -> folder of held-out clips: latents for a transformer, raw ones for a codec
+    shards: dict[str, str]  # name -> folder of held-out clips: latents, or raw ones for a codec
     experiment: str = "study"
     overrides: tuple[str, ...] = ()  # of `sora2 train`, for every run
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -62,8 +60,8 @@ class StudyConfig:
                     )
         if self.base not in self.cells:
             raise ConfigError(f"base={self.base!r} is not one of the cells: {', '.join(self.cells)}")
-        if not self.shards:
-            raise ConfigError("shards={}: name at least one folder of held-out clips")
+        if not self.shards and not self.evaluations:
+            raise ConfigError("shards and evaluations are empty: name at least one, or nothing is measured")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds={list(self.seeds)} must be different, and at least one")
         if self.clips < 1:

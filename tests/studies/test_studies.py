@@ -88,6 +88,8 @@ def test_a_mistake_shows_before_anything_is_trained(tmp_path):
         read(cells={"a": {}, "c": {"run": "d"}})
     with pytest.raises(ConfigError, match=r"runs.a: unknown config key 'optimizer.lrr'"):
         read(runs={"a": ["optimizer.lrr=1"]})
+    with pytest.raises(ConfigError, match="nothing is measured"):
+        read(shards={})
     with pytest.raises(ConfigError, match="seeds"):
         read(seeds=[0, 0])
     with pytest.raises(ConfigError, match="sound_task"):
