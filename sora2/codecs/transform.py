@@ -189,7 +189,7 @@ class AudioMDCT(LatentCodec):
 
 @torch.no_grad()
 def fit_statistics(codec: LatentCodec, examples: Iterable[Tensor]) -> None:
-    """Measure mean and deviation of every latent channel on training examples, (B, ...) as `codec.posterior` takes them.
+    """Measure mean and deviation of every latent channel on training examples, (B, ...) as `posterior` takes them.
 
     Channels that hardly ever hold anything get the smallest deviation that a hundredth of the largest allows, so that
     rounding is not blown up.
