@@ -72,6 +72,32 @@ def test_each_cell_of_the_codec_study_differs_from_the_base_in_its_axis_alone():
     assert all(len(names) == 1 for names in changed.values())
 
 
+def test_the_runs_of_the_joint_study_learn_one_thing_each_at_equal_cost():
+    found = read_study("joint")
+    configs = {run: compose_config(found.train_overrides(run, 0)) for run in found.runs}
+    tasks = {run: {t for t, weight in c.task["mixture"].items() if weight} for run, c in configs.items()}
+    assert tasks == {
+        "joint": {"text_to_av"},
+        "pictures": {"text_to_av"},
+        "foley": {"video_to_audio"},
+        "sound": {"audio_only"},
+    }
+    assert configs["pictures"].task["modality_dropout"] == {"video": 0.0, "audio": 1.0}  # sound never there
+    tokens = {"text": 24, "video": 144, "audio": 52}
+    seen = {
+        "joint": "text video audio",
+        "foley": "text video audio",
+        "pictures": "text video",
+        "sound": "text audio",
+    }
+    cost = {
+        run: configs[run].trainer.max_samples * sum(tokens[m] for m in names.split())
+        for run, names in seen.items()
+    }
+    for first, second in (("pictures", "foley"), ("pictures", "sound")):
+        assert cost[first] + cost[second] == pytest.approx(cost["joint"], rel=0.01)
+
+
 def test_a_mistake_shows_before_anything_is_trained(tmp_path):
     good = {"question": "?", "base": "a", "shards": {"x": "y"}, "runs": {"a": []}}
 
