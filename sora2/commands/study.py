@@ -10,7 +10,7 @@ from sora2.studies.config import STUDY_DIR, read_study
 EXAMPLES = """examples:
   sora2 study --list
   sora2 study noise_pairing                                    everything that is not done yet
-  sora2 study noise_pairing --seeds 0 --cells mixture paired   a part; another process may do the rest
+  sora2 study noise_pairing --seeds 0 --cells mixture paired   a part; another process may do other seeds
   sora2 study noise_pairing --record /tmp/small.json --out /tmp/runs trainer.max_samples=64
 """
 

@@ -16,6 +16,7 @@ import torch
 from sora2.atomic import save_json
 from sora2.commands.train import CONFIG_DIR, compose_config
 from sora2.config import ConfigError
+from sora2.generate.checkpoint import read_checkpoint
 from sora2.studies.config import CellConfig, StudyConfig
 from sora2.studies.machine import describe_machine
 from sora2.studies.path_loss import path_losses
@@ -28,8 +29,8 @@ RESULTS = ROOT / "notebooks" / "results"
 class StudyRunner:
     """The runs of one study under `folder`, and its record at `record`.
 
-    Several processes may work on different cells or seeds of a study at once: each cell is a file of its own under
-    `folder`, and the record is made from all of them.
+    Several processes may work on different seeds of a study at once: each cell is a file of its own under `folder`, and
+    the record is made from all of them.
     """
 
     def __init__(
@@ -80,14 +81,17 @@ class StudyRunner:
         runs = [r for r in (cell.run or name, cell.sound) if r is not None]
         asked = {
             "runs": [
-                study.train_overrides(r, seed) if r in study.runs else study.checkpoints[r] for r in runs
+                study.train_overrides(r, seed)
+                if r in study.runs
+                else read_checkpoint(self._export(r, seed)).sha256()
+                for r in runs
             ],
             "extra": self.extra,
             "cell": [cell.sound_task, cell.flags],
             "evaluations": [sorted(study.evaluations.items()), study.metrics],
             "shards": [study.shards, study.clips],
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(asked)
 
     def _export(self, run: str, seed: int) -> Path:
         """The folder of a run's exported weights; trained now unless it is there."""
@@ -144,10 +148,15 @@ class StudyRunner:
     def _real(self) -> None:
         """The same metrics on real clips: what a perfect model would have."""
         for kind, flags in self.study.evaluations.items():
-            path = self.folder / "real" / f"{kind}.json"
+            path = self._real_record(kind)
             clips = _without(flags, "--task", "--seeds", "--wording")
             if not path.is_file():
-                save_json(self._measure(["--real", *clips], self.folder / "real" / kind, "real"), path)
+                save_json(self._measure(["--real", *clips], path.with_suffix(""), "real"), path)
+
+    def _real_record(self, kind: str) -> Path:
+        """Named after what is asked, so that a changed study measures real clips again."""
+        asked = [self.study.evaluations[kind], self.study.metrics]
+        return self.folder / "real" / f"{kind}-{_digest(asked)}.json"
 
     def _evaluate(
         self, name: str, seed: int, kind: str, export: Path, cell: CellConfig, sound: Path | None
@@ -188,7 +197,7 @@ class StudyRunner:
                 "real": {
                     kind: json.loads(path.read_text())
                     for kind in self.study.evaluations
-                    if (path := self.folder / "real" / f"{kind}.json").is_file()
+                    if (path := self._real_record(kind)).is_file()
                 },
                 "cells": entries,
             },
@@ -199,6 +208,10 @@ class StudyRunner:
 def _sora2(command: str, *arguments: str) -> None:
     """One of the project's commands, in a process of its own."""
     subprocess.run([sys.executable, "-m", "sora2.cli", command, *arguments], check=True, cwd=ROOT)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _without(flags: tuple[str, ...], *names: str) -> list[str]:
