@@ -30,7 +30,7 @@ from sora2.codecs.layers import (
 class VideoVAEConfig:
     """Sizes of a `VideoVAE`. "fine" is the grid of patch_frames x patch_size pixels, "coarse" that of the strides."""
 
-    latent_channels: int = 32
+    latent_channels: int = 64
     temporal_stride: int = 4
     spatial_stride: int = 8
     patch_frames: int = 1
