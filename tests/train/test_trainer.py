@@ -190,7 +190,7 @@ def test_a_codec_trains_through_the_same_command(world, tmp_path):
     assert main(["train", *overrides]) == 0
     codec = load_codec(tmp_path / "codec/export")
     latent = codec.encode(torch.rand(2, 3, 9, 32, 32) * 2 - 1)
-    assert latent.shape == (2, 32, 3, 4, 4)
+    assert latent.shape == (2, 64, 3, 4, 4)
     again = [
         *overrides,
         "name=more",
