@@ -20,8 +20,8 @@ def save_tiny_codecs(folder: Path) -> tuple[Path, Path]:
     torch.manual_seed(0)
     video = VideoVAE(
         VideoVAEConfig(
-            latent_channels=32, encoder_fine_width=8, encoder_width=16, encoder_blocks=1, decoder_width=16, decoder_blocks=1,
-            decoder_fine_width=8, decoder_fine_blocks=1,
+            latent_channels=32, encoder_fine_width=8, encoder_width=16, encoder_blocks=1,
+            decoder_width=16, decoder_blocks=1, decoder_fine_width=8, decoder_fine_blocks=1,
         )
     )  # fmt: skip
     audio = AudioVAE(
