@@ -134,10 +134,23 @@ class LatentCodec(nn.Module):
         return folder
 
 
-class SoundCodec(LatentCodec):
-    """A codec of sound: (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples), and its linear path."""
+def whole_cells(video: Tensor, temporal_stride: int, spatial_stride: int) -> Tensor:
+    """(B, 3, T, H, W) -> (B, T + temporal_stride - 1, H, W, 3): frame 0 is repeated to fill the first causal cell.
 
-    decoder_names = ("decoder", "linear_decoder", "noise")
+    Raises:
+        CodecError: frames or pixels that are no whole cells.
+    """
+    frames, height, width = video.shape[2:]
+    if (frames - 1) % temporal_stride:
+        raise CodecError(f"video of {frames} frames: the causal codec holds 1 + {temporal_stride} * k frames")
+    if height % spatial_stride or width % spatial_stride:
+        raise CodecError(f"video of {height} x {width} pixels: both must be multiples of {spatial_stride}")
+    lead = video[:, :, :1].expand(-1, -1, temporal_stride - 1, -1, -1)
+    return torch.cat([lead, video], dim=2).permute(0, 2, 3, 4, 1)
+
+
+class SoundCodec(LatentCodec):
+    """A codec of sound: (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples)."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -145,18 +158,47 @@ class SoundCodec(LatentCodec):
         self.hop_samples = config.hop_samples
         self.sample_rate = config.sample_rate
         self.channels = config.channels
-        hop = config.hop_samples * config.channels
-        self.linear_encoder = nn.Linear(hop, config.latent_channels)
-        self.linear_decoder = nn.Linear(config.latent_channels, hop)
 
     def _hops(self, audio: Tensor) -> Tensor:
-        """(B, channels, S) -> zero-padded mid/side samples times the gain, (B, channels, n * hop)."""
+        """(B, channels, S) -> zero-padded mid/side samples, (B, channels, n * hop)."""
         if audio.ndim != 3 or audio.shape[1] != self.channels:
             raise CodecError(
                 f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
             )
         padded = F.pad(audio, (0, -audio.shape[2] % self.hop_samples))
-        return mid_side(padded, 1) * self.config.gain
+        return mid_side(padded, 1)
+
+    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
+        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
+        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
+        if samples is None:
+            return audio
+        if not 0 < samples <= audio.shape[2]:
+            raise CodecError(
+                f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
+            )
+        return audio[:, :, :samples]
+
+
+class LinearSoundCodec(SoundCodec):
+    """A trained codec of sound with a linear path beside the deep one, and shaped noise beside what is determined."""
+
+    decoder_names = ("decoder", "linear_decoder", "noise")
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        hop = config.hop_samples * config.channels
+        self.linear_encoder = nn.Linear(hop, config.latent_channels)
+        self.linear_decoder = nn.Linear(config.latent_channels, hop)
+
+    def _hops(self, audio: Tensor) -> Tensor:
+        """The samples times the gain, (B, channels, n * hop)."""
+        return super()._hops(audio) * self.config.gain
+
+    def decode_raw(self, latent: Tensor) -> Tensor:
+        """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
+        expected, noise = self.decode_parts(latent)
+        return expected if noise is None else expected + noise
 
     def _whole_hops(self, samples: Tensor) -> Tensor:
         """(B, channels, n * hop) -> (B, n, channels * hop), what the linear path takes."""
@@ -171,17 +213,6 @@ class SoundCodec(LatentCodec):
         self.linear_encoder.bias.zero_()
         self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
         self.linear_decoder.bias.zero_()
-
-    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
-        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
-        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
-        if samples is None:
-            return audio
-        if not 0 < samples <= audio.shape[2]:
-            raise CodecError(
-                f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
-            )
-        return audio[:, :, :samples]
 
 
 def codec_classes() -> tuple[type[LatentCodec], ...]:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sora2.codecs.base import CodecError, SoundCodec
+from sora2.codecs.base import CodecError, LinearSoundCodec
 from sora2.codecs.layers import AudioBlock, mid_side, silence_output
 
 #: Power of a bin, of samples times `gain`, below which the encoder sees silence.
@@ -62,7 +62,7 @@ class SpectralVAEConfig:
         return self.frame_hop * self.frames_per_latent
 
 
-class SpectralVAE(SoundCodec):
+class SpectralVAE(LinearSoundCodec):
     """Audio (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples)."""
 
     kind = "spectral_vae"
@@ -133,11 +133,6 @@ class SpectralVAE(SoundCodec):
         mean, log_variance = x.chunk(2, dim=1)  # (B, C, n)
         linear = self.linear_encoder(self._whole_hops(samples))  # (B, n, C)
         return mean + linear.transpose(1, 2), log_variance.clamp(-16, 4)
-
-    def decode_raw(self, latent: Tensor) -> Tensor:
-        """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
-        expected, noise = self.decode_parts(latent)
-        return expected if noise is None else expected + noise
 
     def decode_parts(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
         """What `decode_raw` adds up: the waveform that the latent determines, and the shaped noise (or None)."""

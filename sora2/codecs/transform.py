@@ -15,7 +15,7 @@ import torch
 from scipy.fft import dct
 from torch import Tensor
 
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.base import CodecError, LatentCodec, SoundCodec, whole_cells
 from sora2.codecs.layers import mid_side, patchify, unpatchify
 
 #: Log variance of the posterior: there is none.
@@ -53,14 +53,7 @@ class VideoDCT(LatentCodec):
         """(B, 3, T, H, W) -> coefficients and their log variance, each (B, C, t, h, w); frame 0 is repeated to fill
         the first cell."""
         stride, side = self.temporal_stride, self.spatial_stride
-        frames, height, width = video.shape[2:]
-        if (frames - 1) % stride or height % side or width % side:
-            raise CodecError(
-                f"video of {frames} frames of {height} x {width}: this codec holds 1 + {stride} * k frames of whole "
-                f"cells of {side} pixels"
-            )
-        lead = video[:, :, :1].expand(-1, -1, stride - 1, -1, -1)
-        x = torch.cat([lead, video], dim=2).permute(0, 2, 3, 4, 1)  # (B, 4 t, H, W, 3)
+        x = whole_cells(video, stride, side)  # (B, 4 t, H, W, 3)
         z = patchify(x, stride, side) @ self.basis.T  # (B, t, h, w, C)
         mean = z.permute(0, 4, 1, 2, 3)
         return mean, torch.full_like(mean, CERTAIN)
@@ -125,7 +118,7 @@ class AudioMDCTConfig:
         return (self.latent_channels * 3 // 4, self.latent_channels // 4)
 
 
-class AudioMDCT(LatentCodec):
+class AudioMDCT(SoundCodec):
     """Audio (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples).
 
     The modified discrete cosine transform with a sine window over two hops (Princen, Johnson and Bradley 1987): with
@@ -138,10 +131,6 @@ class AudioMDCT(LatentCodec):
 
     def __init__(self, config: AudioMDCTConfig) -> None:
         super().__init__(config)
-        self.latent_channels = config.latent_channels
-        self.hop_samples = config.hop_samples
-        self.sample_rate = config.sample_rate
-        self.channels = config.channels
         n = config.hop_samples
         k, t = torch.arange(n, dtype=torch.float64), torch.arange(2 * n, dtype=torch.float64)
         turn = math.pi / n * (t + 0.5 + n / 2)[:, None] * (k + 0.5)  # (2 n, n)
@@ -154,13 +143,8 @@ class AudioMDCT(LatentCodec):
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, channels, S) -> coefficients and their log variance, each (B, C, n)."""
-        if audio.ndim != 3 or audio.shape[1] != self.channels:
-            raise CodecError(
-                f"audio of shape {tuple(audio.shape)}: this codec takes (batch, {self.channels}, samples)"
-            )
         n = self.hop_samples
-        whole = -(-audio.shape[2] // n) * n
-        x = torch.nn.functional.pad(mid_side(audio.float(), 1), (0, whole - audio.shape[2]))
+        x = self._hops(audio.float())  # (B, channels, hops n)
         x = torch.cat([-x[..., : n // 2].flip(2), x, x[..., -(n // 2) :].flip(2)], dim=2)
         frames = x.unfold(2, 2 * n, n)  # (B, channels, hops, 2 n)
         z = frames @ self.basis  # (B, channels, hops, n)
@@ -180,11 +164,6 @@ class AudioMDCT(LatentCodec):
         audio[..., : n // 2] /= self.ends
         audio[..., -(n // 2) :] /= self.ends.flip(0)
         return mid_side(audio, 1)
-
-    def decode(self, latent: Tensor, samples: int | None = None) -> Tensor:
-        """Normalised latent (B, C, n) -> audio (B, channels, samples) in [-1, 1]; whole hops when None."""
-        audio = self.decode_raw(self.denormalize(latent)).clamp(-1, 1)
-        return audio if samples is None else audio[:, :, :samples]
 
 
 @torch.no_grad()

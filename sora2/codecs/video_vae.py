@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.base import CodecError, LatentCodec, whole_cells
 from sora2.codecs.layers import (
     VideoBlock,
     patchify,
@@ -98,17 +98,7 @@ class VideoVAE(LatentCodec):
 
     def _patches(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> fine patches (B, t', h', w', D); frame 0 is repeated to fill the first cell."""
-        frames, height, width = video.shape[2:]
-        if (frames - 1) % self.temporal_stride:
-            raise CodecError(
-                f"video of {frames} frames: the causal codec holds 1 + {self.temporal_stride} * k frames"
-            )
-        if height % self.spatial_stride or width % self.spatial_stride:
-            raise CodecError(
-                f"video of {height} x {width} pixels: both must be multiples of {self.spatial_stride}"
-            )
-        lead = video[:, :, :1].expand(-1, -1, self.temporal_stride - 1, -1, -1)
-        x = torch.cat([lead, video], dim=2).permute(0, 2, 3, 4, 1)  # (B, 4 t, H, W, 3)
+        x = whole_cells(video, self.temporal_stride, self.spatial_stride)  # (B, 4 t, H, W, 3)
         return patchify(x, self.config.patch_frames, self.config.patch_size)  # (B, t', h', w', D)
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:

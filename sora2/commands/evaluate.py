@@ -194,6 +194,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
+    if args.steps is not None and args.steps < 1:
+        raise MetricError(f"--steps {args.steps} must be at least 1")
     if args.sound_checkpoint is not None and (args.checkpoint is None or args.task != "text_to_av"):
         raise MetricError("--sound-checkpoint makes the sound of --checkpoint DIR --task text_to_av alone")
     if not args.seconds > 0:

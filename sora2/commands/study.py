@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
     if args.name is None:
         parser.error("NAME is required; --list prints the studies")
     study = read_study(args.name)
-    from sora2.studies.run import RESULTS, StudyRunner
+    from sora2.studies.analysis import RESULTS
+    from sora2.studies.run import StudyRunner
 
     record = RESULTS / f"{args.name}.json" if args.record is None else args.record
     runner = StudyRunner(args.name, study, args.out.resolve(), record, tuple(args.overrides))

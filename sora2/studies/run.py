@@ -23,7 +23,6 @@ from sora2.studies.path_loss import path_losses
 from sora2.studies.reconstruction import reconstruction
 
 ROOT = CONFIG_DIR.parent
-RESULTS = ROOT / "notebooks" / "results"
 
 
 class StudyRunner:

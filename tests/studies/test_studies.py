@@ -19,17 +19,9 @@ from sora2.studies.path_loss import path_losses
 from sora2.studies.plots import plot_study
 from sora2.studies.run import StudyRunner
 from sora2.train.codec_problem import codec_config
-from tests.worlds import save_tiny_codecs, training_overrides, write_latents
+from tests.worlds import training_overrides
 
 STUDIES = sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    save_tiny_codecs(root / "codecs")
-    write_latents(root / "latents", root / "codecs")
-    return root
 
 
 @pytest.fixture

@@ -17,15 +17,7 @@ from sora2.config import ConfigError
 from sora2.kernels import CpuKernelError, use_cpu_kernels
 from sora2.train import checkpoint
 from sora2.train.run import train
-from tests.worlds import save_tiny_codecs, training_overrides, write_latents
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    save_tiny_codecs(root / "codecs")
-    write_latents(root / "latents", root / "codecs")
-    return root
+from tests.worlds import training_overrides
 
 
 def run(world: Path, name: str, **extra) -> Path:

@@ -26,14 +26,6 @@ from sora2.train.run import train
 from tests.worlds import save_tiny_codecs, training_overrides, write_latents
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    save_tiny_codecs(root / "codecs")
-    write_latents(root / "latents", root / "codecs")
-    return root
-
-
 def test_a_nan_in_one_sample_stops_before_the_update_and_names_it(world):
     write_latents(world / "broken", world / "codecs", broken=7)
     data = {
