@@ -20,6 +20,7 @@ COMMANDS = {
         "sora2.commands.train",
         "train a transformer, a codec or the attribute readers (Hydra overrides)",
     ),
+    "export": ("sora2.commands.export", "weights for inference from any checkpoint of a run"),
     "sample": ("sora2.commands.sample", "generate clips from a checkpoint"),
     "evaluate": ("sora2.commands.evaluate", "measure generated or real clips"),
     "calibrate": ("sora2.commands.calibrate", "test the metrics by controlled corruption"),

@@ -83,6 +83,11 @@ class _DiffusersCodec(nn.Module):
         shape = (-1,) + (1,) * (latent.ndim - 2)
         return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
 
+    @property
+    def spread(self) -> Tensor:
+        """(C,) standard deviation of each channel of a normalised latent."""
+        return torch.ones(int(self.latent_channels), device=self.latent_mean.device)
+
     def _posterior(self, x: Tensor, sample: bool, generator: torch.Generator | None) -> Tensor:
         """Mean or draw of the VAE's latent distribution; a VAE without one gives its latent itself."""
         output = self.vae.encode(x)

@@ -25,7 +25,8 @@ class CodecError(UserError):
 
 class LatentCodec(nn.Module):
     """Base of the trained codecs. Subclasses set `kind` and `config_class` and implement `posterior` and
-    `decode_raw`; callers use `encode` and `decode`, whose latents have zero mean and unit variance per channel."""
+    `decode_raw`; callers use `encode` and `decode`, whose latents have zero mean and in each channel the deviation
+    `spread`: 1, unless the codec was balanced."""
 
     kind: ClassVar[str]
     config_class: ClassVar[type]
@@ -39,6 +40,7 @@ class LatentCodec(nn.Module):
         self._flops: dict[tuple[int, ...], float] = {}  # shape -> count
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
+        self.register_buffer("latent_spread", torch.ones(config.latent_channels))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the raw latent."""
@@ -54,11 +56,16 @@ class LatentCodec(nn.Module):
 
     def normalize(self, raw: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (raw.ndim - 2)
-        return (raw - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+        return (raw - self.latent_mean.view(shape)) * (self.latent_spread / self.latent_std).view(shape)
 
     def denormalize(self, latent: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (latent.ndim - 2)
-        return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
+        return latent * (self.latent_std / self.latent_spread).view(shape) + self.latent_mean.view(shape)
+
+    @property
+    def spread(self) -> Tensor:
+        """(C,) standard deviation of each channel of a normalised latent."""
+        return self.latent_spread
 
     def encode(self, x: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Normalised latent: the posterior mean, or one draw from the posterior."""
@@ -113,7 +120,7 @@ class LatentCodec(nn.Module):
         config = {name: value for name, value in to_mapping(self.config).items() if not self.is_decoder(name)}
         digest = hashlib.sha256(json.dumps([self.kind, config], sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
-            if self.is_decoder(name):
+            if self.is_decoder(name) or (name == "latent_spread" and bool((tensor == 1).all())):
                 continue
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -288,6 +295,7 @@ def load_codec(folder: str | Path) -> Any:
     )
     try:
         tensors = load_file(folder / "model.safetensors")
+        tensors.setdefault("latent_spread", codec.latent_spread)  # codecs of before they could be balanced
         codec.load_state_dict({name: t.float() for name, t in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
         raise CodecError(

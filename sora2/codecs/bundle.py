@@ -54,6 +54,11 @@ class Codecs:
         text = _need(self.text, "text")
         return {"video": video.token_width, "audio": audio.token_width, "text": text.width}
 
+    def spreads(self) -> dict[str, list[float]]:
+        """Standard deviations of the latent channels of "video" and "audio"."""
+        video, audio = _need(self.video, "video"), _need(self.audio, "audio")
+        return {"video": _rounded(video.spread), "audio": _rounded(audio.spread)}
+
     @torch.no_grad()
     def encode_clip(self, clip: Clip) -> dict[str, Tensor]:
         """Latents of what the clip has: "video" (C, t, h, w) and "audio" (C, n), float32 on the CPU.
@@ -126,6 +131,11 @@ def load_codecs(
     if audio is not None and not hasattr(audio, "hop_samples"):
         raise CodecError(f"{audio_dir} holds a video codec, but an audio codec was asked for")
     return Codecs(video, audio, None if text is None else build_text_encoder(text, max_tokens))
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """As they stand in a config."""
+    return [round(value, 4) for value in values.tolist()]
 
 
 def _need(codec: Any, modality: str, key: str = "") -> Any:

@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--world",
         choices=("narrow", "whole"),
         default="narrow",
-        help="narrow: balls in an empty box, which all metrics of physics know; whole: every scene, style and camera",
+        help="narrow: balls in an empty box, which all metrics of physics know; whole: every scene, style and camera, "
+        "where physics is asked of balls that fly freely before a camera that stands still",
     )
     add("--scenes", metavar="A,B", help="toybox scenes, for example talk,story; default: those of the world")
     add(

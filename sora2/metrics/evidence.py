@@ -28,6 +28,9 @@ cv2.setNumThreads(1)
 #: "enrolment" other clips of the person who should be in this one.
 NEEDS = ("video", "audio", "truth", "paths", "reference", "enrolment")
 
+#: Scenes of the toybox whose balls can be followed by their colour: those of the cradle touch.
+BALL_SCENES = ("bounce", "occlude", "pendulum")
+
 #: More coloured patches than this are noise: among so many movements some agree with any sound.
 MOST_BALLS = 6
 
@@ -102,12 +105,47 @@ class Evidence:
         """The balls of the truth.
 
         Raises:
-            NotAsked: the truth is of another scene, or asks for fewer than `least`.
+            NotAsked: the truth is of a scene that is not about single balls, of a pencil sketch, whose colours are too
+                thin to follow, or asks for fewer than `least`.
         """
         balls = self.truth.get("balls", [])
-        if len(balls) < least:
+        of_balls = self.truth.get("scene", "bounce") in BALL_SCENES and self.truth.get("style") != "pencil"
+        if len(balls) < least or not of_balls:
             raise NotAsked
         return balls
+
+    def asked_flights(self, least: int = 1) -> list[dict[str, Any]]:
+        """The balls of the truth that fly freely, in full sight of a camera that stands still: paths in the picture are
+        those of physics.
+
+        Raises:
+            NotAsked: as `asked_balls`; or balls hang on strings or pass behind a screen, or the camera moves.
+        """
+        balls = self.asked_balls(least)
+        if self.truth.get("scene", "bounce") != "bounce" or self.camera != "static":
+            raise NotAsked
+        return balls
+
+    def asked_shapes(self) -> list[dict[str, Any]]:
+        """The balls of the truth that are always seen whole and at one distance.
+
+        Raises:
+            NotAsked: as `asked_balls`; or a screen hides parts of them, or the camera zooms.
+        """
+        balls = self.asked_balls()
+        if self.truth.get("scene", "bounce") == "occlude" or self.camera == "zoom":
+            raise NotAsked
+        return balls
+
+    @property
+    def camera(self) -> str:
+        """How the truth has the camera move."""
+        return self.truth.get("camera", {}).get("kind", "static")
+
+    def unless_told(self, asked: Callable[[Evidence], Any]) -> None:
+        """For metrics that need no truth: where there is one, it decides whether the clip is asked at all."""
+        if self.truth is not None:
+            asked(self)
 
     @property
     def pixels_per_unit(self) -> int:

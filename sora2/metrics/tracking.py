@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sora2.metrics.illumination import under_white_light
 from sora2.toybox.vocabulary import COLORS
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ def palette_directions() -> tuple[tuple[str, ...], Picture]:
 
 def find_balls(video: NDArray[np.uint8]) -> list[Track]:
     """Tracks of all balls, most saturated first. video (T, H, W, 3) RGB."""
-    chroma = chroma_over_background(video)  # (T, H, W, 2)
+    chroma = chroma_over_background(under_white_light(video))  # (T, H, W, 2)
     names, directions = palette_directions()
     soft = np.stack([cv2.GaussianBlur(frame, (0, 0), SOFTENING) for frame in chroma])  # (T, H, W, 2)
     strength = np.sqrt(soft[..., 0] ** 2 + soft[..., 1] ** 2)  # (T, H, W)
@@ -89,8 +90,8 @@ def find_balls(video: NDArray[np.uint8]) -> list[Track]:
     return _without_fringes(sorted(tracks, key=lambda t: -t.chroma))
 
 
-def chroma_over_background(video: NDArray[np.uint8]) -> Picture:
-    """(T, H, W, 3) uint8 -> (T, H, W, 2): chroma of each pixel beyond that of the still background behind it.
+def chroma_over_background(video: NDArray[np.uint8] | Picture) -> Picture:
+    """(T, H, W, 3) RGB 0-255 -> (T, H, W, 2): chroma of each pixel beyond that of the still background behind it.
 
     The background of a pixel is its mean over the frames that show it muted. A pixel never seen muted (a ball that
     lies still) takes the mean of its row, for backgrounds change mostly with height. Shadows and dark outlines show

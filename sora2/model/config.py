@@ -73,6 +73,10 @@ class TransformerConfig:
     video_width: int = 64  # of a video token: latent channels x patch area
     audio_width: int = 64
     text_width: int = 384  # of the text encoder's tokens
+    #: Standard deviation of each latent channel, for the preconditioning (`precondition.py`); () = none, the network
+    #: answers with the velocity itself.
+    video_spread: tuple[float, ...] = ()
+    audio_spread: tuple[float, ...] = ()
     video_ffn_ratio: float = 3.0  # hidden width of the feed-forward over `width`
     audio_ffn_ratio: float = 3.0
     text_ffn_ratio: float = 1.0
@@ -89,6 +93,8 @@ class TransformerConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        for group in ("video", "audio"):
+            object.__setattr__(self, f"{group}_spread", tuple(self.spread(group)))
         for name in (
             "width",
             "depth",
@@ -101,6 +107,14 @@ class TransformerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ModelError(f"model.{name}={getattr(self, name)} must be at least 1")
+        for group in ("video", "audio"):
+            spread = self.spread(group)
+            if spread and (self.token_width(group) % len(spread) or min(spread) <= 0):
+                raise ModelError(
+                    f"model.{group}_spread has {len(spread)} numbers, the smallest {min(spread):g}: it needs a "
+                    "positive one for each latent channel, and their number divides "
+                    f"model.{group}_width={self.token_width(group)}"
+                )
         if self.width % self.heads:
             raise ModelError(
                 f"model.heads={self.heads} does not divide model.width={self.width}; use one of {self._legal_heads()}"
@@ -137,6 +151,10 @@ class TransformerConfig:
     def token_width(self, group: str) -> int:
         """Width of a group's tokens outside the model."""
         return int(getattr(self, f"{group}_width"))
+
+    def spread(self, group: str) -> tuple[float, ...]:
+        """Standard deviations of a group's latent channels; () where nothing is preconditioned."""
+        return () if group == "text" else getattr(self, f"{group}_spread")
 
     def _legal_heads(self) -> list[int]:
         return [

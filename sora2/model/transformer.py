@@ -18,6 +18,7 @@ from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulation
 from sora2.model.packing import OUTPUTS, Packing, pack
+from sora2.model.precondition import Precondition
 from sora2.types import MODALITIES, Batch
 
 
@@ -51,31 +52,46 @@ class Transformer(nn.Module):
             ModelError: a latent whose width is not the configuration's.
         """
         packing = pack(batch, self.config, cache)
-        x = self._embed(packing)  # (T, D)
+        factors = {  # of segments that are preconditioned
+            s.name: Precondition.of(
+                packing.modalities[s.name].noise_level, spread, self.config.token_width(s.group)
+            )
+            for s in packing.segments
+            if (spread := self.config.spread(s.group))
+        }
+        x = self._embed(packing, factors)  # (T, D)
         levels = self.modulation(packing, x)  # per segment (U, 8, D)
         for block in self.blocks:
             x = block(x, levels, packing)  # (T, D)
-        return self._velocities(x, levels, packing)
+        return self._velocities(x, levels, packing, factors)
 
-    def _embed(self, packing: Packing) -> Tensor:
+    def _embed(self, packing: Packing, factors: dict[str, Precondition]) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
         parts = []
         for s in packing.segments:
             m = packing.modalities[s.name]
             latent = m.latent.masked_fill(~m.mask.unsqueeze(-1), 0.0)  # (B, N, C), padding silenced
+            if s.name in factors:
+                latent = latent * factors[s.name].into
             h = self.project_in[s.group](latent.flatten(0, 1).to(self.kind[s.name].dtype))  # (B * N, D)
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 
-    def _velocities(self, x: Tensor, levels: Levels, packing: Packing) -> dict[str, Tensor]:
+    def _velocities(
+        self, x: Tensor, levels: Levels, packing: Packing, factors: dict[str, Precondition]
+    ) -> dict[str, Tensor]:
         last = levels.layer(None, BLOCK_PARAMETERS, OUTPUT_PARAMETERS)
         x = last.norm_modulate(x, 0, self.config.norm_eps)[1]  # (T, D)
         found = {}
         for s in packing.segments:
             if s.name in OUTPUTS:
                 velocity = self.project_out[s.group](x[s.rows]).float()  # (B * N, C)
+                velocity = velocity.view(s.batch, s.tokens, -1)  # (B, N, C)
+                if s.name in factors:
+                    f, noised = factors[s.name], packing.modalities[s.name].latent.float()  # (B, N, C)
+                    velocity = torch.addcmul(f.skip * noised, f.out, velocity)
                 mask = packing.modalities[s.name].mask.unsqueeze(-1)  # (B, N, 1)
-                velocity = velocity.view(s.batch, s.tokens, -1).masked_fill(~mask, 0.0)  # (B, N, C)
+                velocity = velocity.masked_fill(~mask, 0.0)
                 if s.name in packing.raster:
                     velocity = velocity.index_select(1, packing.raster[s.name])  # (B, N, C)
                 found[s.name] = velocity

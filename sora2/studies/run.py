@@ -19,7 +19,7 @@ from sora2.config import ConfigError
 from sora2.generate.checkpoint import read_checkpoint
 from sora2.studies.config import CellConfig, StudyConfig
 from sora2.studies.machine import describe_machine
-from sora2.studies.path_loss import path_losses
+from sora2.studies.path_loss import TASKS, path_losses
 from sora2.studies.reconstruction import reconstruction
 
 ROOT = CONFIG_DIR.parent
@@ -66,7 +66,12 @@ class StudyRunner:
         entry: dict[str, Any] = {"cell": name, "says": cell.says or name, "seed": seed, "asked": asked}
         exports = {r: self._export(r, seed) for r in dict.fromkeys(filter(None, (run, cell.sound)))}
         entry["training"] = {r: self._training(r, seed) for r in exports if r in self.study.runs}
-        entry["values"] = {} if cell.sound else self._values(exports[run])
+        if cell.sound is None:
+            entry["values"] = self._values(exports[run])
+        elif cell.sound_task in TASKS:  # of two models only the second sees both modalities
+            entry["values"] = self._values(exports[cell.sound], (cell.sound_task,))
+        else:
+            entry["values"] = {}
         entry["scores"] = {
             kind: self._evaluate(name, seed, kind, exports[run], cell, exports.get(cell.sound or ""))
             for kind in self.study.evaluations
@@ -130,7 +135,7 @@ class StudyRunner:
             cost["flops"] = samples * flops_per_sample(config)
         return cost
 
-    def _values(self, export: Path) -> dict[str, float]:
+    def _values(self, export: Path, tasks: tuple[str, ...] = tuple(TASKS)) -> dict[str, float]:
         """What is measured without generating, on each of the held-out sets: "SHARDS/VALUE"."""
         study, found = self.study, {}
         config = compose_config([f"experiment={study.experiment}", *study.overrides])
@@ -139,7 +144,7 @@ class StudyRunner:
             values = (
                 reconstruction(export, shards, study.clips)
                 if self.is_codec
-                else path_losses(export, shards, study.clips, config.task["levels"]["shift"])
+                else path_losses(export, shards, study.clips, config.task["levels"]["shift"], tasks=tasks)
             )
             found.update({f"{name}/{key}": value for key, value in values.items()})
         return found

@@ -148,15 +148,22 @@ class TrainingModule(L.LightningModule):
         """True between optimizer steps: the only moments at which a checkpoint is exact."""
         return self._micro_batches == 0
 
-    def export(self, folder: Path) -> None:
-        """Write the averaged weights for inference (safetensors and a config, no pickles) to `folder`."""
+    def export(self, folder: Path, index: int = 0) -> None:
+        """Write the averaged weights for inference, of the width `ema.sigma_rel[index]`, to `folder`."""
         assert self.ema is not None
+        self.export_weights(folder, self.ema.average(index), self.ema.sigma_rel[index])
+
+    def export_weights(self, folder: Path, weights: dict[str, Tensor], sigma_rel: float | None) -> None:
+        """Write weights in the place of `averaged_parameters` as safetensors and a config, no pickles.
+
+        sigma_rel: the width over which they were averaged; None: not averaged.
+        """
         info = {
             "samples_seen": self.samples_seen,
-            "sigma_rel": self.ema.sigma_rel[0],
+            "sigma_rel": sigma_rel,
             "training": to_mapping(self.config),
         }
-        self.recipe.export(folder, self.ema.average(0), info)
+        self.recipe.export(folder, weights, info)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sora2"] = {

@@ -74,7 +74,7 @@ class DiffusionRecipe(Recipe):
 
 
 def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
-    """The checked `model` section; token widths that it leaves open are those of the codecs.
+    """The checked `model` section; token widths and spreads that it leaves open are those of the codecs.
 
     Raises:
         ConfigError: a width that is not what the codec makes.
@@ -91,6 +91,9 @@ def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
                 f"model.{key}={values[key]}, but a {group} token of {getattr(config.codecs, group)} has {width} "
                 f"numbers: set model.{key}=null, or name another codec in codecs.{group}"
             )
+    for group, spread in codecs.spreads().items():
+        if values.get(f"{group}_spread") is None:
+            values[f"{group}_spread"] = spread
     return from_mapping(TransformerConfig, values, "model")
 
 

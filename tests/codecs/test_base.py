@@ -65,9 +65,10 @@ def test_statistics_normalise_the_latents(video_vae):
     video = torch.rand(8, 3, 9, 16, 16) * 2 - 1
     raw = video_vae.posterior(video)[0].detach().transpose(0, 1).flatten(1)
     video_vae.set_statistics(raw.mean(1), raw.std(1))
-    latent = video_vae.encode(video).transpose(0, 1).flatten(1)
+    latent = video_vae.encode(video).detach().transpose(0, 1).flatten(1)
     assert torch.allclose(latent.mean(1), torch.zeros(6), atol=1e-3)
     assert torch.allclose(latent.std(1), torch.ones(6), atol=1e-3)
+    assert torch.equal(video_vae.spread, torch.ones(6))
 
 
 def test_tracked_statistics_converge_to_those_of_the_data(video_vae):

@@ -324,7 +324,7 @@ def test_another_preset_is_refused(checkpoint, tmp_path):
 
 
 def test_token_width_of_another_codec_is_refused(checkpoint, tmp_path):
-    folder = copy_of(checkpoint, tmp_path, model={"audio_width": 12})
+    folder = copy_of(checkpoint, tmp_path, model={"audio_width": 12, "audio_spread": []})
     with pytest.raises(CheckpointError, match=r"model\.audio_width is 12"):
         Pipeline.from_checkpoint(folder)
 

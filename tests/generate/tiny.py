@@ -58,6 +58,7 @@ def save_checkpoint(folder: Path, **model: object) -> Path:
             "text_width": codecs.text.width,
             "level_features": 16,
             "level_width": 16,
+            **{f"{group}_spread": spread for group, spread in codecs.spreads().items()},
             **model,
         }
     )

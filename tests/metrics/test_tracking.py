@@ -1,9 +1,16 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from sora2.metrics.illumination import under_white_light
+from sora2.metrics.registry import all_metrics
 from sora2.metrics.tracking import find_balls
-from sora2.toybox import clip_from_spec, world_to_pixel
+from sora2.toybox import Toybox, clip_from_spec, whole_world, world_to_pixel
+
+
+def metric(name):
+    return all_metrics()[name]
 
 
 def deviation(track, ball, side):
@@ -72,3 +79,68 @@ def test_a_ball_that_lies_still_is_seen():
     still = clip.video[:1].expand_as(clip.video).numpy()
     (track,) = find_balls(still)
     assert track.color == "blue" and track.presence == 1.0 and track.travel() < 0.1
+
+
+@pytest.mark.parametrize("style", ["cartoon", "painterly", "cinematic"])
+@pytest.mark.parametrize("light", ["dusk", "lamp"])
+def test_balls_keep_their_colour_in_any_light(style, light):
+    config = whole_world(
+        scenes=("bounce", "pendulum"), styles=(style,), lights=(light,), height=64, width=64, split="train"
+    )
+    for clip in Toybox(config).clips(range(4)):
+        assert metric("permanence")(clip).value == 1.0
+        assert metric("position_error")(clip).value < 5  # under whatever camera: percent of the picture
+
+
+def test_daylight_and_grey_pictures_are_left_alone(clips):
+    for clip in clips[:8]:
+        video = clip.video.numpy()
+        assert under_white_light(video) is video
+    grey = np.full((9, 32, 32, 3), 90, np.uint8)
+    assert under_white_light(grey) is grey
+
+
+def made(**changes):
+    """A clip of the whole world with one setting of each control that is not given."""
+    fixed = {"styles": ("cartoon",), "cameras": ("static",), "lights": ("day",), "obstacles": ("none",)}
+    return Toybox(whole_world(split="train", **{"scenes": ("bounce",), **fixed, **changes})).clips([1])[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "balls", "shapes", "flights"),
+    [
+        ({}, True, True, True),
+        ({"scenes": ("occlude",)}, True, False, False),  # the screen cuts them
+        ({"cameras": ("pan",)}, True, True, False),  # paths in the picture are not those of physics
+        ({"cameras": ("zoom",)}, True, False, False),
+        ({"scenes": ("pendulum",)}, True, True, False),  # balls on strings do not fall
+        ({"scenes": ("cradle",)}, False, False, False),  # balls that touch are one patch
+        ({"styles": ("pencil",)}, False, False, False),  # a thin wash of colour
+        ({"scenes": ("street",)}, False, False, False),
+    ],
+)
+def test_physics_is_asked_where_it_can_be_seen(changes, balls, shapes, flights):
+    """Real clips are never wrong: what cannot be read is not asked, whatever the clip shows."""
+    clip = made(**changes)
+    for name in ("permanence", "position_error", "continuity", "tracked_color"):
+        assert (metric(name)(clip) is not None) == balls, name
+    assert (metric("shape_drift")(clip) is not None) == shapes
+    for name in (
+        "gravity_error",
+        "flight_gravity_error",
+        "restitution_error",
+        "energy_gain",
+        "gravity_ratio",
+    ):
+        assert (metric(name)(clip) is not None) == flights, name
+    if not changes:
+        assert metric("gravity_error")(clip).value < 10
+
+
+def test_a_hidden_ball_is_not_asked_where_it_is():
+    """It may come out anywhere behind the wall; where it is seen it must be right."""
+    clip = made(scenes=("occlude",))
+    hidden = ~np.array(clip.meta["truth"]["balls"][0]["visible"])
+    assert hidden.any() and not hidden.all()
+    assert metric("position_error")(clip).value < 5
+    assert metric("position_error")(clip.replace(video=torch.zeros_like(clip.video))).status == "unmeasurable"

@@ -124,5 +124,7 @@ def test_memory_adds_up():
 def test_the_configuration_group_holds_the_presets(name):
     values = yaml.safe_load((Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").read_text())
     widths = {f"{group}_width": PRESETS[name].token_width(group) for group in ("video", "audio", "text")}
-    assert {key: values[key] for key in widths} == dict.fromkeys(widths)  # the codecs' own
-    assert from_mapping(TransformerConfig, values | widths) == PRESETS[name]
+    spreads = {f"{group}_spread": () for group in ("video", "audio")}
+    own = widths | spreads
+    assert {key: values[key] for key in own} == dict.fromkeys(own)  # the codecs' own
+    assert from_mapping(TransformerConfig, values | own) == PRESETS[name]

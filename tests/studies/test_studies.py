@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 import yaml
 
+import sora2.studies.path_loss as path_loss_module
 import sora2.studies.run as runner_module
 from sora2.cli import main
 from sora2.commands.train import compose_config
@@ -32,7 +34,8 @@ def study(world, tmp_path):
         "question": "Does a lower rate learn less?",
         "base": "fast",
         "shards": {"held_out": str(world / "latents")},
-        "overrides": tiny,
+        # noise is all that the shards hold, and its best linear guess would leave nothing to learn
+        "overrides": [*tiny, "model.video_spread=[]", "model.audio_spread=[]"],
         "seeds": [0, 1],
         "clips": 16,
         "runs": {"fast": [], "slow": ["optimizer.lr=1.0e-6", "optimizer.muon_lr=1.0e-6"]},
@@ -149,6 +152,45 @@ def test_path_losses_are_the_same_every_time_and_of_the_sampler_alone(study, tmp
     assert found.keys() >= {"text_to_av/video", "text_to_av/audio", "video_to_audio/audio"}
     assert "video_to_audio/video" not in found
     assert found != path_losses(export, shards, 16, {"video": 1.0, "audio": 1.0})
+    alone = path_losses(export, shards, 16, shift, tasks=("video_to_audio",))
+    assert alone == {name: value for name, value in found.items() if name.startswith("video_to_audio")}
+
+
+def test_own_pictures_are_told_from_those_of_another_clip_by_a_model_that_looks_at_them(
+    study, tmp_path, monkeypatch
+):
+    """In place of a network: one that sees the clean pictures and knows the sound of each, and one that is blind."""
+    export = StudyRunner("rates", study, tmp_path / "runs", tmp_path / "record.json")._export("fast", 0)
+    shards, shift = study.shards["held_out"], {"video": 3.0, "audio": 2.0}
+    known = {}  # a clip's pictures -> its sound
+
+    class Looking(torch.nn.Module):
+        def forward(self, batch):
+            level = batch.audio.noise_level.unsqueeze(2)
+            keys = [row.numpy().tobytes() for row in batch.video.latent]
+            clean = torch.stack([known.get(k, torch.zeros_like(batch.audio.latent[0])) for k in keys])
+            velocity = (batch.audio.latent - clean) / level.clamp_min(1e-3)  # exact where clean is its own
+            return {"video": torch.zeros_like(batch.video.latent), "audio": velocity}
+
+    class Blind(torch.nn.Module):
+        def forward(self, batch):
+            return {n: getattr(batch, n).latent * 0.5 for n in ("video", "audio")}
+
+    real_example = path_loss_module.make_training_example
+
+    def remember(batch, config, generator):
+        known.update({row.numpy().tobytes(): clean for row, clean in zip(
+            batch.video.latent.float(), batch.audio.latent.float(), strict=True)})  # fmt: skip
+        return real_example(batch, config, generator)
+
+    monkeypatch.setattr(path_loss_module, "make_training_example", remember)
+    monkeypatch.setattr(path_loss_module, "load_model", lambda _: Looking())
+    found = path_losses(export, shards, 16, shift, tasks=("video_to_audio",))
+    assert found["video_to_audio/match"] == 1.0 and found["video_to_audio/gain"] > 0.9
+    monkeypatch.setattr(path_loss_module, "load_model", lambda _: Blind())
+    found = path_losses(export, shards, 16, shift, tasks=("video_to_audio", "audio_to_video"))
+    assert found["video_to_audio/match"] == found["video_to_audio/gain"] == 0.0  # it never loses less
+    assert found["audio_to_video/gain"] == 0.0
 
 
 def made(values, base="a"):

@@ -36,7 +36,7 @@ WALL_MARGIN = 0.05
 )
 def restitution_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of restitution (speed after / before wall and floor impacts) against the ball's, median over impacts."""
-    commanded = {ball["color"]: float(ball["restitution"]) for ball in evidence.asked_balls()}
+    commanded = {ball["color"]: float(ball["restitution"]) for ball in evidence.asked_flights()}
     tracks = evidence.moving_tracks()
     pairs = []
     for contact in evidence.contacts():
@@ -75,6 +75,7 @@ def energy_gain(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     Loss is no fault: the world is lossy. Masses are those of the truth, else they grow with the radius cubed. Contacts
     of several balls at one moment count together, for one may give to the other.
     """
+    evidence.unless_told(Evidence.asked_flights)
     evidence.moving_tracks()
     tracks, motion = evidence.tracks, evidence.motion
     mass = masses(evidence)
@@ -113,7 +114,7 @@ def momentum_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 
     Vertical momentum is left out: the floor takes part of it whenever one of the two lies on it.
     """
-    evidence.asked_balls(least=2)
+    evidence.asked_flights(least=2)
     if "events" in evidence.truth and not any(e.get("kind") == "ball" for e in evidence.truth["events"]):
         raise NotAsked  # a full truth says that no two balls meet
     tracks = evidence.moving_tracks()

@@ -61,7 +61,7 @@ def flights(evidence: Evidence) -> list[Flight]:
 )
 def gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of gravity, fitted to the free flights of all balls together, against the commanded one."""
-    evidence.asked_balls()
+    evidence.asked_flights()
     commanded = evidence.truth.get("gravity_value")
     if commanded is None or commanded <= 0:
         raise NotAsked
@@ -87,7 +87,7 @@ def gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 def flight_gravity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of gravity against the commanded one in single flights of at least 7 frames, median over flights that
     determine it to 20 %."""
-    evidence.asked_balls()
+    evidence.asked_flights()
     commanded = evidence.truth.get("gravity_value")
     if commanded is None or commanded <= 0:
         raise NotAsked
@@ -110,6 +110,7 @@ def gravity_ratio(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 
     The form that needs no unit of length, t_1^2 / t_2^2 = h_1 / h_2, is that ratio at 1.
     """
+    evidence.unless_told(Evidence.asked_flights)
     evidence.moving_tracks()
     clear = [f for f in flights(evidence) if f.error < LARGEST_RELATIVE_ERROR * abs(f.gravity)]
     if len(clear) < 2:

@@ -42,8 +42,10 @@ def heard_impacts(evidence: Evidence) -> Heard:
     """Contacts with their sounds.
 
     Raises:
+        NotAsked: the truth is not about balls.
         Unmeasurable: nothing is seen, nothing is heard, or they have nothing to do with each other.
     """
+    evidence.unless_told(Evidence.asked_balls)
     contacts = [c for c in evidence.contacts(FAINT_SPEED) if np.isfinite(c.position[0])]
     lag = lag_of(evidence).seconds + load_detector_lag().lag_seconds
     seconds = np.array([c.seconds for c in contacts])

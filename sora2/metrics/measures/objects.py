@@ -66,6 +66,7 @@ def continuity(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     A jump is a step longer than those before and after it together, by more than the ball's radius: no contact does
     that, for the speed after a contact lasts.
     """
+    evidence.unless_told(Evidence.asked_balls)
     evidence.moving_tracks()
     jumps = steps = 0
     for track in evidence.tracks:
@@ -117,6 +118,7 @@ def interpenetration(evidence: Evidence) -> tuple[float, dict[str, Any]]:
 def shape_drift(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Change of a ball's radius over the clip (95th less 5th percentile, of the median), largest over balls; frames in
     which it nearly touches another ball or leaves the picture do not count."""
+    evidence.unless_told(Evidence.asked_shapes)
     tracks = evidence.moving_tracks()
     height, width = evidence.clip.video.shape[1:3]
     worst = -1.0

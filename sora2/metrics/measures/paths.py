@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from sora2.metrics.evidence import Evidence
 from sora2.metrics.registry import metric
 from sora2.metrics.tracking import Track
-from sora2.metrics.values import Unmeasurable
+from sora2.metrics.values import NotAsked, Unmeasurable
 from sora2.toybox import world_to_pixel
 
 Array = NDArray[np.float64]
@@ -38,10 +38,11 @@ DAMAGED = ("gravity", "restitution", "energy", "time warp", "object removed", "t
     also=("mass", "black", "ghosting", "compression", "size drift", "wrong prompt"),
 )
 def position_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
-    """Distance of each ball from its true place, root mean square over frames and balls, in percent of the picture's
-    height; a ball that is not there is a whole height away."""
-    errors = [np.minimum(np.linalg.norm(p - q, axis=1), LOST) for p, q in _matched(evidence)]
-    return _summary(np.stack([np.where(np.isfinite(e), e, LOST) for e in errors]), evidence.clip.fps, 100)
+    """Distance of each ball from its true place in the picture, root mean square over frames and balls, in percent of
+    the picture's height; a ball that is not there is a whole height away. Frames in which the truth hides a ball are
+    not asked."""
+    errors = [_errors(seen, true, LOST) for seen, true in _matched(evidence)]
+    return _summary(np.stack(errors), evidence.clip.fps, 100)
 
 
 @metric("velocity_error", unit="%/s", direction="lower", needs=("video", "paths"), tolerance=40)
@@ -49,25 +50,31 @@ def velocity_error(evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Error of each ball's velocity from frame to frame, root mean square, in percent of the picture's height per
     second; a ball that is not there is 800 % per second wrong."""
     fps = evidence.clip.fps
-    errors = []
-    for p, q in _matched(evidence):
-        e = np.linalg.norm(np.diff(p, axis=0) - np.diff(q, axis=0), axis=1) * fps
-        errors.append(np.where(np.isfinite(e), np.minimum(e, LOST_SPEED), LOST_SPEED))
+    errors = [
+        _errors(np.diff(seen, axis=0) * fps, np.diff(true, axis=0) * fps, LOST_SPEED)
+        for seen, true in _matched(evidence)
+    ]
     if not errors[0].size:
         raise Unmeasurable("one frame has no velocity")
     return _summary(np.stack(errors), fps, 100)
 
 
 def _summary(errors: Array, fps: float, scale: float) -> tuple[float, dict[str, Any]]:
-    """Root mean square of errors (balls, T), and up to each horizon."""
+    """Root mean square of errors (balls, T), NaN where there is nothing to ask, and up to each horizon."""
+    asked = np.isfinite(errors)
+    if not asked.any():
+        raise NotAsked
     seconds = (np.arange(errors.shape[1]) + 1) / fps
-    over = {f"{h:g} s": float(scale * np.sqrt((errors[:, seconds <= h] ** 2).mean()))
-            for h in HORIZONS if h <= seconds[-1] + 1e-9 and (seconds <= h).any()}  # fmt: skip
-    return float(scale * np.sqrt((errors**2).mean())), {"over_horizon": over}
+    over = {}
+    for horizon in HORIZONS:
+        within = asked & (seconds <= horizon)
+        if horizon <= seconds[-1] + 1e-9 and within.any():
+            over[f"{horizon:g} s"] = float(scale * np.sqrt((errors[within] ** 2).mean()))
+    return float(scale * np.sqrt((errors[asked] ** 2).mean())), {"over_horizon": over}
 
 
 def _matched(evidence: Evidence) -> list[tuple[Array, Array]]:
-    """(seen, true) paths (T, 2) in world units of every true ball, NaN where it is not seen.
+    """(seen, true) paths (T, 2) in picture heights of every true ball, NaN where it is not seen and where it is hidden.
 
     Balls of one colour are told apart by the assignment with the smallest error.
 
@@ -82,7 +89,7 @@ def _matched(evidence: Evidence) -> list[tuple[Array, Array]]:
         raise Unmeasurable("no ball found")
     frames = min(len(clip.video), len(balls[0]["x"]))
     scale = evidence.pixels_per_unit
-    true = [world_to_pixel(np.stack([b["x"], b["y"]], axis=1)[:frames], scale) / scale for b in balls]
+    true = [_shown(evidence, ball, frames) / scale for ball in balls]
     seen = [t.xy[:frames] / scale for t in evidence.tracks]
     price = np.array([[_distance(ball, track, p, q) for q, track in zip(seen, evidence.tracks, strict=True)]
                       for p, ball in zip(true, balls, strict=True)])  # fmt: skip
@@ -96,5 +103,29 @@ def _distance(ball: dict[str, Any], track: Track, true: Array, seen: Array) -> f
     """Mean distance with lost frames at their price; a ball of another colour is another ball."""
     if track.color != ball["color"]:
         return 100 * LOST
-    error = np.linalg.norm(true - seen, axis=1)
-    return float(np.where(np.isfinite(error), np.minimum(error, LOST), LOST).mean())
+    errors = _errors(seen, true, LOST)
+    return float(np.nansum(errors) / max(1, np.isfinite(errors).sum()))
+
+
+def _errors(seen: Array, true: Array, lost: float) -> Array:
+    """(T,) distances, `lost` at most and where nothing is seen, NaN where the truth has nothing."""
+    error = np.linalg.norm(seen - true, axis=1)
+    error = np.where(np.isfinite(error), np.minimum(error, lost), lost)
+    return np.where(np.isfinite(true).all(axis=1), error, np.nan)
+
+
+def _shown(evidence: Evidence, ball: dict[str, Any], frames: int) -> Array:
+    """(T, 2) pixels of a true ball under the truth's camera, NaN where it is hidden."""
+    height, width = evidence.clip.video.shape[1:3]
+    place = np.stack([ball["x"], ball["y"]], axis=1)[:frames]
+    camera = evidence.truth.get("camera", {})
+    if "zoom" in camera:
+        middle = np.stack([camera["x"], camera["y"]], axis=1)[:frames]
+        zoom = np.array(camera["zoom"])[:frames, None]
+        shown = (place - middle) * zoom * evidence.pixels_per_unit + (np.array([width, height]) - 1) / 2
+    else:
+        shown = world_to_pixel(place, evidence.pixels_per_unit)
+    visible = ball.get("visible", ())
+    if len(visible):
+        shown[~np.asarray(visible[:frames], np.bool_)] = np.nan
+    return shown

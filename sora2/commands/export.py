@@ -1,0 +1,40 @@
+"""`sora2 export RUN`: weights for inference from a checkpoint of a run that goes on, was stopped, or is over."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """examples:
+  sora2 export runs/toybox_bounce --out runs/halfway                  the newest checkpoint, averaged as the run does
+  sora2 export runs/toybox_bounce --samples 60000 --out runs/early    an earlier one that is still there
+  sora2 export runs/toybox_bounce --sigma-rel 0.15 --out runs/wide    another width of the average, from snapshots
+                                                                      (ema.snapshot_every_samples)
+  sora2 export runs/toybox_bounce --live --out runs/live              without averaging
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "sora2 export",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="folder of a run of `sora2 train`, with checkpoints/ in it")
+    add("--out", type=Path, required=True, metavar="DIR", help="gets the weights and their config")
+    add("--samples", type=int, help="checkpoint after that many samples (default: the newest)")
+    add("--sigma-rel", type=float, help="width of the average (default: the first of ema.sigma_rel)")
+    add("--live", action="store_true", help="the weights as they are, without averaging")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Raises UserError when the run has no such checkpoint, or no snapshots for the width asked for."""
+    args = build_parser().parse_args(argv)
+    from sora2.train.export import export_run
+
+    seen = export_run(args.run, args.out, samples=args.samples, sigma_rel=args.sigma_rel, live=args.live)
+    print(f"weights after {seen:,} samples in {args.out}")
+    return 0

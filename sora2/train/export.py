@@ -1,0 +1,63 @@
+"""Weights for inference from any checkpoint of a run, at any width of their average, while the run goes on or after."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from sora2.config import from_mapping
+from sora2.errors import UserError
+from sora2.train import checkpoint
+from sora2.train.config import TrainConfig
+from sora2.train.ema import reconstruct
+from sora2.train.module import TrainingModule
+from sora2.train.run import RECIPES
+
+
+def export_run(
+    run: Path, out: Path, *, samples: int | None = None, sigma_rel: float | None = None, live: bool = False
+) -> int:
+    """Write what `sora2 train` writes at its end, from the checkpoint after `samples` (default: the newest).
+
+    sigma_rel: width of the average. The run keeps `ema.sigma_rel`; any other is put together from the snapshots of
+    `ema.snapshot_every_samples`, of which one must lie at `samples`. live: the weights themselves, without averaging.
+
+    Returns:
+        The samples that the weights have seen.
+
+    Raises:
+        UserError: no such checkpoint, a damaged one, a width for which there are no snapshots.
+    """
+    if live and sigma_rel is not None:
+        raise UserError("--live takes the weights as they are: leave --sigma-rel out")
+    path = _checkpoint(run, samples)
+    saved = checkpoint.load(path)
+    if "sora2" not in saved:
+        raise UserError(f"{path} is not a checkpoint of sora2 train")
+    config = from_mapping(TrainConfig, saved["sora2"]["config"], str(path))
+    problem = importlib.import_module(RECIPES[config.recipe])
+    module = TrainingModule(problem.build(config, problem.latent_fingerprints(config)), config)
+    module.load_state_dict(saved["state_dict"])
+    module.on_load_checkpoint(saved)
+    assert module.ema is not None
+    if live:
+        module.export_weights(out, {n: p.detach() for n, p in module.averaged_parameters().items()}, None)
+    elif sigma_rel is None or sigma_rel in module.ema.sigma_rel:
+        module.export(out, 0 if sigma_rel is None else module.ema.sigma_rel.index(sigma_rel))
+    else:
+        module.export_weights(out, reconstruct(run / "ema", sigma_rel, module.samples_seen), sigma_rel)
+    return module.samples_seen
+
+
+def _checkpoint(run: Path, samples: int | None) -> Path:
+    folder = run / "checkpoints"
+    if samples is None:
+        path = checkpoint.newest(folder)
+        if path is None:
+            raise UserError(f"{folder} holds no checkpoint: name the folder of a run of `sora2 train`")
+        return path
+    path = checkpoint.path_for(folder, samples)
+    if not path.is_file():
+        there = ", ".join(str(int(p.stem.split("-")[1])) for p in sorted(folder.glob("samples-*.ckpt")))
+        raise UserError(f"{folder} has no checkpoint after {samples} samples; there are: {there or 'none'}")
+    return path

@@ -1,0 +1,81 @@
+"""`sora2 export`: what `sora2 train` writes at its end, from any checkpoint and at any width of the average."""
+
+import re
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sora2.cli import main
+from sora2.commands.train import compose_config
+from sora2.train import checkpoint
+from sora2.train.ema import reconstruct
+from sora2.train.run import train
+from tests.worlds import training_overrides
+
+
+@pytest.fixture(scope="module")
+def run(world):
+    """A run of 48 samples with a checkpoint and a snapshot after each 16."""
+    settings = {
+        "trainer.checkpoint_every_samples": 16,
+        "trainer.keep_checkpoints": 9,
+        "ema.snapshot_every_samples": 16,
+    }
+    return train(compose_config(training_overrides(world, "exported", **settings)))
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_the_newest_checkpoint_gives_what_the_run_gave(run, tmp_path, capsys):
+    assert main(["export", str(run), "--out", str(tmp_path / "again")]) == 0
+    assert "48 samples" in capsys.readouterr().out
+    assert equal(weights(tmp_path / "again"), weights(run / "export"))
+    described = [
+        yaml.safe_load((f / "config.yaml").read_text()) for f in (tmp_path / "again", run / "export")
+    ]
+    assert described[0] == described[1]
+
+
+def test_earlier_other_widths_and_live_weights(run, tmp_path):
+    def export(name, *flags):
+        assert main(["export", str(run), "--out", str(tmp_path / name), *flags]) == 0
+        return weights(tmp_path / name), yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+
+    early, told = export("early", "--samples", "16")
+    assert told["samples_seen"] == 16 and not equal(early, weights(run / "export"))
+    second, told = export("second", "--sigma-rel", "0.1")
+    assert told["sigma_rel"] == 0.1 and not equal(second, weights(run / "export"))
+    other, told = export("other", "--sigma-rel", "0.07")
+    expected = {n.removeprefix("model."): v for n, v in reconstruct(run / "ema", 0.07).items()}
+    assert told["sigma_rel"] == 0.07 and equal(other, expected)
+    live, told = export("live", "--live")
+    state = checkpoint.load(checkpoint.newest(run / "checkpoints"))["state_dict"]
+    assert told["sigma_rel"] is None and all(
+        torch.equal(v, state[f"recipe.model.{n}"]) for n, v in live.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--samples", "17"], r"no checkpoint after 17 samples; there are: 16, 32, 48"),
+        (["--live", "--sigma-rel", "0.1"], "leave --sigma-rel out"),
+    ],
+)
+def test_what_cannot_be_is_said(run, tmp_path, capsys, flags, message):
+    assert main(["export", str(run), "--out", str(tmp_path / "x"), *flags]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
