@@ -18,6 +18,7 @@ from torch import Tensor
 from sora2.codecs.base import LatentCodec
 
 
+@torch.no_grad()
 def latent_metric(
     codec: LatentCodec, inputs: Iterable[Tensor], probes: int = 2, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -28,13 +29,8 @@ def latent_metric(
     """
     generator = torch.Generator().manual_seed(seed)
     channels = codec.latent_channels
-    metric, moment, positions, gradients = (
-        torch.zeros(channels, channels),
-        torch.zeros(channels, channels),
-        0,
-        0,
-    )
-    total = torch.zeros(channels)
+    metric, gradients = torch.zeros(channels, channels), 0
+    moment, total, positions = torch.zeros(channels, channels), torch.zeros(channels), 0
     for x in inputs:
         latent = codec.encode(x)  # (B, C, ...)
         flat = latent.transpose(0, 1).flatten(1)  # (C, positions)

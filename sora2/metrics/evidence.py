@@ -68,7 +68,7 @@ class Evidence:
         if need == "audio":
             return self.clip.audio is not None and self.clip.audio.shape[1] > 0
         if need == "paths":
-            return self.truth is not None and any("x" in ball for ball in self.truth.get("balls", ()))
+            return self.truth is not None and all("x" in ball for ball in self.truth.get("balls", ()))
         if need == "enrolment":
             return bool(self.enrolment)
         return getattr(self, need) is not None

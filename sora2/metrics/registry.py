@@ -74,8 +74,6 @@ class Metric:
         this metric could measure."""
         for need in NEEDS:
             if need in self.needs and not evidence.offers(need):
-                if need == "paths" and evidence.truth is not None and not evidence.truth.get("balls"):
-                    return None  # a scene without balls
                 return MetricValue.missing(f"the clip has no {need}", self.unit)
         try:
             result = evidence.remember(self.measure, self.needs)

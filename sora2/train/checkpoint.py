@@ -40,13 +40,16 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents on the CPU. Errors: `UserError` when the file is damaged."""
+    """The checkpoint's contents on the CPU. Errors: `UserError` when the file is damaged, or another program's."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}). Delete it to resume from the one before it."
         ) from error
+    if "sora2" not in saved:
+        raise UserError(f"{path} is not a checkpoint of sora2 train")
+    return saved
 
 
 def path_for(folder: Path, samples_seen: int) -> Path:

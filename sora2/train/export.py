@@ -32,8 +32,6 @@ def export_run(
         raise UserError("--live takes the weights as they are: leave --sigma-rel out")
     path = _checkpoint(run, samples)
     saved = checkpoint.load(path)
-    if "sora2" not in saved:
-        raise UserError(f"{path} is not a checkpoint of sora2 train")
     config = from_mapping(TrainConfig, saved["sora2"]["config"], str(path))
     problem = importlib.import_module(RECIPES[config.recipe])
     module = TrainingModule(problem.build(config, problem.latent_fingerprints(config)), config)

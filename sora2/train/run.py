@@ -14,7 +14,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from sora2.atomic import save_text
 from sora2.config import ConfigError, to_mapping
-from sora2.errors import UserError
 from sora2.train import checkpoint, parallel
 from sora2.train.callbacks import Checkpointer, ProgressLine, Stopper
 from sora2.train.config import LoggerConfig, TrainConfig, TrainerConfig
@@ -125,8 +124,6 @@ def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:
             "delete the folder, or drop resume=false to continue it"
         )
     saved = checkpoint.load(newest)
-    if "sora2" not in saved:
-        raise UserError(f"{newest} is not a checkpoint of sora2 train")
     for change in checkpoint.check_resumable(saved["sora2"]["config"], config, newest):
         print(f"changed since the checkpoint: {change}")
     print(f"resuming from {newest} ({saved['sora2']['samples_seen']} samples)")
