@@ -13,7 +13,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun train-toybox data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -62,14 +62,14 @@ data-film: $(STAMP)
 	$(VENV)/bin/sora2 ingest data/downloads/film --out data/shards/film --holdout 0.15 --overwrite
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
-train-toybox: $(STAMP)
-	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
+data-toybox: $(STAMP)
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --caption sentence+prompt --workers 2
 	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
+
+train-toybox: data-toybox
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
 
-speedrun: $(STAMP)
-	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --workers 2
-	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
+speedrun: data-toybox
 	$(PY) scripts/speedrun.py $(SPEEDRUN)
 
 train-film: $(STAMP)

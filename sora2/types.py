@@ -211,7 +211,7 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class AudioShape:
-    """Sample <-> latent <-> token <-> seconds arithmetic of one soundtrack under the waveform codec."""
+    """Sample <-> latent <-> token <-> seconds arithmetic of one soundtrack under the audio codec."""
 
     samples: int
     sample_rate: int

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sora2.codecs import load_codecs
-from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
+from sora2.codecs.spectral_vae import SpectralVAE, SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
 from sora2.data import ShardWriter, pack_latents
 from sora2.data.encode import geometry
@@ -24,13 +24,8 @@ def save_tiny_codecs(folder: Path) -> tuple[Path, Path]:
             decoder_width=16, decoder_blocks=1, decoder_fine_width=8, decoder_fine_blocks=1,
         )
     )  # fmt: skip
-    audio = AudioVAE(
-        AudioVAEConfig(
-            encoder_widths=(8, 16, 16),
-            encoder_blocks=(1, 1, 1),
-            decoder_widths=(8, 16, 16),
-            decoder_blocks=(1, 1, 1),
-        )
+    audio = SpectralVAE(
+        SpectralVAEConfig(encoder_width=16, encoder_blocks=1, decoder_width=16, decoder_blocks=1)
     )
     return video.save(folder / "video"), audio.save(folder / "audio")
 

@@ -3,7 +3,6 @@
 `load_codecs` gives the bundle that data preparation, training and sampling use.
 """
 
-from sora2.codecs.audio_vae import AudioVAE, AudioVAEConfig
 from sora2.codecs.base import CodecError, LatentCodec, load_codec
 from sora2.codecs.bundle import Codecs, load_codecs
 from sora2.codecs.spectral_vae import SpectralVAE, SpectralVAEConfig
@@ -11,8 +10,6 @@ from sora2.codecs.text import ByteTextEncoder, MiniLMEncoder, TextEncoder, build
 from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig
 
 __all__ = [
-    "AudioVAE",
-    "AudioVAEConfig",
     "ByteTextEncoder",
     "CodecError",
     "Codecs",

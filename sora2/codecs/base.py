@@ -224,12 +224,11 @@ class LinearSoundCodec(SoundCodec):
 
 def codec_classes() -> tuple[type[LatentCodec], ...]:
     """All codecs; of each, `kind` and `config_class` name it."""
-    from sora2.codecs.audio_vae import AudioVAE
     from sora2.codecs.spectral_vae import SpectralVAE
     from sora2.codecs.transform import AudioMDCT, VideoDCT
     from sora2.codecs.video_vae import VideoVAE
 
-    return VideoVAE, AudioVAE, SpectralVAE, VideoDCT, AudioMDCT
+    return VideoVAE, SpectralVAE, VideoDCT, AudioMDCT
 
 
 def build_codec(config: Any) -> LatentCodec:
@@ -268,6 +267,14 @@ def read_codec_config(folder: str | Path) -> dict[str, Any]:
     return stored
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a saved codec, with what was added to codecs since they were first saved."""
+    tensors = load_file(path)
+    if "latent_mean" in tensors:
+        tensors.setdefault("latent_spread", torch.ones_like(tensors["latent_mean"]))
+    return tensors
+
+
 def load_codec(folder: str | Path) -> Any:
     """The codec saved in `folder`, in float32, in evaluation mode and without gradients.
 
@@ -294,8 +301,7 @@ def load_codec(folder: str | Path) -> Any:
         from_mapping(codec_class.config_class, stored["config"], where=f"{folder}/config.json")
     )
     try:
-        tensors = load_file(folder / "model.safetensors")
-        tensors.setdefault("latent_spread", codec.latent_spread)  # codecs of before they could be balanced
+        tensors = read_weights(folder / "model.safetensors")
         codec.load_state_dict({name: t.float() for name, t in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
         raise CodecError(

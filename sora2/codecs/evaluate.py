@@ -23,7 +23,7 @@ from sora2.codecs.losses import log_mel, magnitudes
 from sora2.media import resample_audio, to_channels
 from sora2.types import Clip
 
-#: Ambiences that are noise: a waveform codec is not asked to repeat their samples.
+#: Ambiences that are noise: a codec is not asked to repeat their samples.
 NOISE_LIKE = ("rain", "wind", "city")
 
 #: More values of (clip, its reconstruction): one number per clip, and lists of one number per event.

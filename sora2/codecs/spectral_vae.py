@@ -5,7 +5,8 @@ one strided layer joins them to the latent rate (25 Hz). The decoder answers wit
 numbers times a gain on a logarithmic scale, so that quiet bands cost no more than loud ones; the inverse transform
 overlaps and adds them. As in the video codec, a linear path initialised with the principal components of whole hops
 runs beside the deep one. What no 64 numbers per hop can carry, the grain of rain and wind, is given back as shaped
-noise: the decoder sets the level of a fixed noise spectrum, so decoding stays deterministic.
+noise: the decoder sets the level of a fixed noise spectrum, so decoding stays deterministic. The frames of the noise
+may be shorter (`noise_parts`): a knock begins within a millisecond, and a frame of 32 ms begins half a frame too soon.
 
 A spectral decoder head: Siuzdak 2023 (Vocos), https://arxiv.org/abs/2306.00814.
 """
@@ -46,6 +47,7 @@ class SpectralVAEConfig:
     decoder_latent_blocks: int = 1
     kernel: int = 5
     noise: bool = True
+    noise_parts: int = 1  # frames of noise to a frame of the spectrum, each with that part of its bins
     gain: float = 16.0  # the network works on samples times this, so that ordinary sound has a level near 1
 
     def __post_init__(self) -> None:
@@ -55,6 +57,10 @@ class SpectralVAEConfig:
             raise CodecError(
                 f"audio codec: fft={self.fft} must be a multiple of frame_hop={self.frame_hop}, at least twice it, "
                 "and differ from it by an even number"
+            )
+        if self.noise_parts < 1 or (self.noise_parts > 1 and self.frame_hop % (2 * self.noise_parts)):
+            raise CodecError(
+                f"audio codec: noise_parts={self.noise_parts} must divide half of frame_hop={self.frame_hop}"
             )
 
     @property
@@ -94,9 +100,9 @@ class SpectralVAE(LinearSoundCodec):
             self.noise_gain = nn.Linear(c.decoder_width, spectrum)
             silence_output(self.noise_gain)
             nn.init.constant_(self.noise_gain.bias, -5.0)
-        # Square roots of a Hann window, before and after, whose overlapping squares add up to one.
-        window = torch.hann_window(c.fft).sqrt() * math.sqrt(2 * c.frame_hop / c.fft)
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", _window(c.fft, c.frame_hop), persistent=False)
+        shorter = _window(c.fft // c.noise_parts, c.frame_hop // c.noise_parts)
+        self.register_buffer("noise_window", shorter, persistent=False)
 
     def _whole_hops(self, samples: Tensor) -> Tensor:
         """(B, channels, n hop) -> (B, n, channels * hop)."""
@@ -107,10 +113,11 @@ class SpectralVAE(LinearSoundCodec):
         frames = _frames(samples, self.config.fft, self.config.frame_hop)  # (B, channels, frames, fft)
         return torch.fft.rfft(frames * self.window, norm="ortho")[..., : self.bins]
 
-    def _samples(self, real: Tensor, imaginary: Tensor) -> Tensor:
+    def _samples(self, real: Tensor, imaginary: Tensor, window: Tensor) -> Tensor:
         """The inverse: two of (B, channels, frames, bins) -> (B, channels, n hop)."""
-        pieces = torch.fft.irfft(torch.complex(real, imaginary), n=self.config.fft, norm="ortho")
-        return _OverlapAdd.apply(pieces, self.window, self.config.frame_hop)
+        size = window.numel()
+        pieces = torch.fft.irfft(torch.complex(real, imaginary), n=size, norm="ortho")
+        return _OverlapAdd.apply(pieces, window, size * self.config.frame_hop // self.config.fft)
 
     def _features(self, samples: Tensor) -> Tensor:
         """(B, channels, n hop) -> (B, frames, 3 * channels * bins): real and imaginary parts of magnitudes to the
@@ -145,14 +152,18 @@ class SpectralVAE(LinearSoundCodec):
         linear = self.linear_decoder(z).unflatten(2, (self.channels, -1)).transpose(1, 2).flatten(2).float()
         real, imaginary = spectrum.chunk(2, dim=1)
         with torch.autocast(latent.device.type, enabled=False):
-            expected = self._samples(real * gain, imaginary * gain) + linear
+            expected = self._samples(real * gain, imaginary * gain, self.window) + linear
             expected = mid_side(expected / self.config.gain, 1)  # (B, channels, n hop)
         if not self.config.noise:
             return expected, None
         level = F.softplus(self._bins(self.noise_gain(x)))  # (B, channels, frames, bins)
+        if self.config.noise_parts > 1:
+            level = level.unflatten(3, (self.config.noise_parts, -1)).flatten(
+                2, 3
+            )  # more frames of fewer bins
         with torch.autocast(latent.device.type, enabled=False):
             real, imaginary = self._white(level)
-            noise = self._samples(real * level, imaginary * level)
+            noise = self._samples(real * level, imaginary * level, self.noise_window)
             return expected, mid_side(noise / self.config.gain, 1)
 
     def _bins(self, x: Tensor) -> Tensor:
@@ -163,8 +174,13 @@ class SpectralVAE(LinearSoundCodec):
     def _white(self, like: Tensor) -> Tensor:
         """A fixed white noise spectrum, (2, channels, frames, bins); a longer one begins with a shorter one."""
         generator = torch.Generator().manual_seed(0)
-        shape = (like.shape[2], 2, self.channels, self.bins)
+        shape = (like.shape[2], 2, *like.shape[1::2])
         return torch.randn(shape, generator=generator).permute(1, 2, 0, 3).to(like)
+
+
+def _window(size: int, hop: int) -> Tensor:
+    """The square root of a Hann window, for before and after: its overlapping squares add up to one."""
+    return torch.hann_window(size).sqrt() * math.sqrt(2 * hop / size)
 
 
 def _frames(samples: Tensor, size: int, hop: int) -> Tensor:

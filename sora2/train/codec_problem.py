@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import lightning as L
 import torch
 
-from sora2.codecs.audio_vae import AudioVAEConfig
 from sora2.codecs.base import build_codec, parameter_count
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
@@ -34,34 +32,23 @@ class VideoCodecConfig:
 
 @dataclass(frozen=True)
 class AudioCodecConfig:
-    model: AudioVAEConfig = field(default_factory=AudioVAEConfig)
-    loss: AudioLossConfig = field(default_factory=AudioLossConfig)
-    freeze_encoder: bool = False
-    kind: Literal["audio_vae"] = "audio_vae"
-
-
-@dataclass(frozen=True)
-class SpectralCodecConfig:
     model: SpectralVAEConfig = field(default_factory=SpectralVAEConfig)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     freeze_encoder: bool = False
-    kind: Literal["spectral_vae"] = "spectral_vae"
 
 
-CodecConfig = VideoCodecConfig | AudioCodecConfig | SpectralCodecConfig
+CodecConfig = VideoCodecConfig | AudioCodecConfig
 
 
 def codec_config(config: TrainConfig) -> CodecConfig:
     """The checked `codec` section of a codec run."""
     if not config.codec:
         raise ConfigError(
-            f"recipe={config.recipe} needs a codec section: add codec=video_vae, audio_vae or spectral_vae"
+            f"recipe={config.recipe} needs a codec section: add codec=video_vae or spectral_vae"
         )
     codec: CodecConfig
     if config.recipe == "video_codec":
         codec = from_mapping(VideoCodecConfig, config.codec, "codec")
-    elif config.codec.get("kind") == "spectral_vae":
-        codec = from_mapping(SpectralCodecConfig, config.codec, "codec")
     else:
         codec = from_mapping(AudioCodecConfig, config.codec, "codec")
     if codec.freeze_encoder and config.init_from is None:

@@ -16,8 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.audio_vae import AudioVAEConfig
-from sora2.codecs.base import CodecError, LatentCodec, build_codec
+from sora2.codecs.base import CodecError, LatentCodec, build_codec, read_weights
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
@@ -46,16 +45,16 @@ class VideoLossConfig:
 class AudioLossConfig:
     """Weights of the audio codec's losses. `relative` is log10 of error over signal power, per clip."""
 
-    relative: float = 2.0
+    relative: float = 1.0
     l1: float = 0.0
     convergence: float = 0.0
-    log_mel: float = 1.0
+    log_mel: float = 8.0
     kl: float = 1e-2
     adversarial: float = 0.0
     features: float = 0.0
     adversarial_start: float = 0.5
-    ffts: tuple[int, ...] = (256, 1024)
-    mels: tuple[int, ...] = (32, 64)
+    ffts: tuple[int, ...] = (256, 512, 1024)
+    mels: tuple[int, ...] = (40, 80, 80)
 
 
 class CodecRecipe(Recipe):
@@ -101,6 +100,9 @@ class CodecRecipe(Recipe):
                 f"it (got {sorted(batch)})"
             )
         return batch[self.modality]
+
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        return read_weights(path)
 
     def draw(self, mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
         """One draw from the posterior."""
@@ -236,7 +238,7 @@ class AudioCodecRecipe(CodecRecipe):
 
     def __init__(
         self,
-        model: AudioVAEConfig | SpectralVAEConfig,
+        model: SpectralVAEConfig,
         loss: AudioLossConfig,
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,

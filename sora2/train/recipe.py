@@ -71,6 +71,10 @@ class Recipe(nn.Module):
         """Write inference weights (safetensors) and config under `folder`."""
         raise NotImplementedError
 
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of an export."""
+        return load_file(path)
+
     def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
         """Start from exported weights instead of random ones (`init_from`).
 
@@ -85,7 +89,7 @@ class Recipe(nn.Module):
                 f"init_from={folder}: there is no {path.name} in it; give the export/ folder of a run"
             )
         module = getattr(self, self.averaged[0])
-        own, weights = module.state_dict(), load_file(path)
+        own, weights = module.state_dict(), self.read_weights(path)
         unknown = [entry for entry in fresh if not any(name.startswith(entry) for name in own)]
         if unknown:
             raise UserError(f"init_fresh: no tensor of the model has a name that begins with {unknown[0]!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sora2.codecs import AudioVAE, AudioVAEConfig, SpectralVAE, SpectralVAEConfig, VideoVAE, VideoVAEConfig
+from sora2.codecs import SpectralVAE, SpectralVAEConfig, VideoVAE, VideoVAEConfig
 
 SMALL_VIDEO = VideoVAEConfig(
     latent_channels=6,
@@ -17,14 +17,7 @@ SMALL_VIDEO = VideoVAEConfig(
     decoder_fine_width=8,
     decoder_fine_blocks=1,
 )
-SMALL_AUDIO = AudioVAEConfig(
-    latent_channels=12,
-    encoder_widths=(8, 12, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder_widths=(8, 12, 16),
-    decoder_blocks=(1, 1, 1),
-)
-SMALL_SPECTRAL = SpectralVAEConfig(
+SMALL_AUDIO = SpectralVAEConfig(
     latent_channels=12, encoder_width=16, encoder_blocks=1, decoder_width=16, decoder_blocks=2
 )
 
@@ -44,10 +37,5 @@ def video_vae() -> VideoVAE:
 
 
 @pytest.fixture
-def audio_vae() -> AudioVAE:
-    return shake(AudioVAE(SMALL_AUDIO))
-
-
-@pytest.fixture
-def spectral_vae() -> SpectralVAE:
-    return shake(SpectralVAE(SMALL_SPECTRAL))
+def audio_vae() -> SpectralVAE:
+    return shake(SpectralVAE(SMALL_AUDIO))

@@ -8,7 +8,7 @@ from sora2.codecs.balance import balance, latent_metric
 from tests.codecs.conftest import SMALL_VIDEO, shake
 
 
-@pytest.fixture(params=["video_vae", "spectral_vae"])
+@pytest.fixture(params=["video_vae", "audio_vae"])
 def case(request):
     """A codec, inputs, and their statistics set."""
     codec = request.getfixturevalue(request.param)

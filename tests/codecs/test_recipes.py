@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sora2.codecs import CodecError, load_codec
 from sora2.codecs.discriminators import AudioDiscriminator
@@ -174,6 +175,18 @@ def test_a_frozen_encoder_keeps_every_latent_while_the_decoder_learns(modality, 
         latents = [codec.encode(batch[modality]) for codec in (before, after)]
         assert torch.equal(*latents)
         assert not torch.equal(before.decode(latents[0]), after.decode(latents[1]))
+
+
+def test_a_codec_of_before_latents_could_be_balanced_is_a_start_like_another(batch, tmp_path):
+    first = build("audio")
+    first.export(tmp_path, {f"model.{n}": p.detach() for n, p in first.model.named_parameters()}, {})
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["latent_spread"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    again = build("audio")
+    again.load_weights(tmp_path)
+    assert torch.equal(again.model.latent_spread, torch.ones(SMALL_AUDIO.latent_channels))
+    assert again.model.fingerprint() == load_codec(tmp_path).fingerprint()
 
 
 def test_named_layers_start_anew_and_all_others_from_the_folder(batch, tmp_path):

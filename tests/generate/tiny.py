@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from sora2.atomic import save_safetensors
-from sora2.codecs import AudioVAE, AudioVAEConfig, VideoVAE, VideoVAEConfig, load_codecs
+from sora2.codecs import SpectralVAE, SpectralVAEConfig, VideoVAE, VideoVAEConfig, load_codecs
 from sora2.config import to_mapping
 from sora2.media import write_clip
 from sora2.model import Transformer, TransformerConfig
@@ -31,17 +31,18 @@ def save_codecs(folder: Path, seed: int = 0) -> None:
         decoder_fine_blocks=1,
     )
     VideoVAE(video).save(folder / "video_vae")
-    audio = AudioVAEConfig(
+    audio = SpectralVAEConfig(
         sample_rate=8000,
         latent_channels=8,
-        patch_samples=20,
-        strides=(4, 4),
-        encoder_widths=(8, 8, 8),
-        encoder_blocks=(1, 1, 1),
-        decoder_widths=(8, 8, 8),
-        decoder_blocks=(1, 1, 1),
+        fft=160,
+        frame_hop=40,
+        frames_per_latent=8,
+        encoder_width=8,
+        encoder_blocks=1,
+        decoder_width=8,
+        decoder_blocks=1,
     )
-    AudioVAE(audio).save(folder / "audio_vae")
+    SpectralVAE(audio).save(folder / "audio_vae")
 
 
 def save_checkpoint(folder: Path, **model: object) -> Path:

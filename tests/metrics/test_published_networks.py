@@ -163,3 +163,42 @@ def test_folders_of_transformers(tmp_path, monkeypatch, clip):
     with pytest.raises(MetricError, match=r"holds nothing that transformers\.AutoImageProcessor can read"):
         monkeypatch.setenv("SORA2_WEIGHTS_DINO_B16", str(tmp_path))
         published.picture_embeddings("dino-b16", clip.video[:1].numpy())
+
+
+def test_clap_reads_a_folder_of_transformers(tmp_path, monkeypatch, clip):
+    import transformers as t
+
+    torch.manual_seed(0)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", "\u0120"]  # the last is a space, as byte-level BPE writes it
+    words = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])}
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sound = {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+    }
+    config = t.ClapConfig(
+        text_config={**text, "vocab_size": len(words), "max_position_embeddings": 90},
+        audio_config={**sound, "num_hidden_layers": 2, "spec_size": 64, "num_mel_bins": 16, "window_size": 4},
+        projection_dim=8,
+    )
+    t.ClapModel(config).save_pretrained(tmp_path)
+    extractor = t.ClapFeatureExtractor(
+        feature_size=16, hop_length=1920, fft_window_size=2048, truncation="rand_trunc"
+    )
+    extractor.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}))
+    monkeypatch.setenv("SORA2_WEIGHTS_CLAP", str(tmp_path))
+
+    assert published.clap_rate() == 48000
+    metric = METRICS["published_clap_score"]
+    score = metric(clip)
+    assert score.measured and -1 <= score.value <= 1
+    assert metric(clip).value == score.value
+    assert metric(clip.replace(caption="another one")).value != score.value
+    assert metric(clip.replace(caption="a red ball " * 40)).measured  # longer than the tower takes
+    assert metric(clip.replace(audio=clip.audio.flip(1) * torch.linspace(0, 1, 80000))).value != score.value
+    assert metric(clip.replace(caption="")) is None
