@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sora2.atomic import save_safetensors, save_text
-from sora2.codecs.layers import mid_side, principal_directions
+from sora2.codecs.layers import mid_side
 from sora2.config import from_mapping, to_mapping
 from sora2.errors import UserError
 
@@ -185,41 +185,6 @@ class SoundCodec(LatentCodec):
                 f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
             )
         return audio[:, :, :samples]
-
-
-class LinearSoundCodec(SoundCodec):
-    """A trained codec of sound with a linear path beside the deep one, and shaped noise beside what is determined."""
-
-    decoder_names = ("decoder", "linear_decoder", "noise")
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        hop = config.hop_samples * config.channels
-        self.linear_encoder = nn.Linear(hop, config.latent_channels)
-        self.linear_decoder = nn.Linear(config.latent_channels, hop)
-
-    def _hops(self, audio: Tensor) -> Tensor:
-        """The samples times the gain, (B, channels, n * hop)."""
-        return super()._hops(audio) * self.config.gain
-
-    def decode_raw(self, latent: Tensor) -> Tensor:
-        """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
-        expected, noise = self.decode_parts(latent)
-        return expected if noise is None else expected + noise
-
-    def _whole_hops(self, samples: Tensor) -> Tensor:
-        """(B, channels, n * hop) -> (B, n, channels * hop), what the linear path takes."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def initialize_linear(self, x: Tensor) -> None:
-        """Set the linear path to the principal components of the hops of `x` (B, channels, S)."""
-        hops = self._whole_hops(self._hops(x)).flatten(0, 1)  # (n, channels * hop)
-        _, directions, deviation = principal_directions(hops, self.latent_channels)
-        self.linear_encoder.weight.copy_(directions / deviation[:, None])
-        self.linear_encoder.bias.zero_()
-        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
-        self.linear_decoder.bias.zero_()
 
 
 def codec_classes() -> tuple[type[LatentCodec], ...]:

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sora2.codecs.base import CodecError, LinearSoundCodec
-from sora2.codecs.layers import AudioBlock, mid_side, silence_output
+from sora2.codecs.base import CodecError, SoundCodec
+from sora2.codecs.layers import AudioBlock, mid_side, principal_directions, silence_output
 
 #: Power of a bin, of samples times `gain`, below which the encoder sees silence.
 FLOOR = 1e-6
@@ -68,15 +68,19 @@ class SpectralVAEConfig:
         return self.frame_hop * self.frames_per_latent
 
 
-class SpectralVAE(LinearSoundCodec):
+class SpectralVAE(SoundCodec):
     """Audio (B, channels, S) <-> latent (B, C, n) with n = ceil(S / hop_samples)."""
 
     kind = "spectral_vae"
     config_class = SpectralVAEConfig
+    decoder_names = ("decoder", "linear_decoder", "noise")
 
     def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__(config)
         c = config
+        hop = c.hop_samples * c.channels
+        self.linear_encoder = nn.Linear(hop, c.latent_channels)
+        self.linear_decoder = nn.Linear(c.latent_channels, hop)
         self.bins = c.fft // 2  # without the one at half the sample rate
         spectrum = self.bins * c.channels
         self.encoder_in = nn.Linear(3 * spectrum, c.encoder_width)
@@ -104,8 +108,12 @@ class SpectralVAE(LinearSoundCodec):
         shorter = _window(c.fft // c.noise_parts, c.frame_hop // c.noise_parts)
         self.register_buffer("noise_window", shorter, persistent=False)
 
+    def _hops(self, audio: Tensor) -> Tensor:
+        """The samples times the gain, (B, channels, n hop)."""
+        return super()._hops(audio) * self.config.gain
+
     def _whole_hops(self, samples: Tensor) -> Tensor:
-        """(B, channels, n hop) -> (B, n, channels * hop)."""
+        """(B, channels, n hop) -> (B, n, channels * hop), what the linear path takes."""
         return samples.unflatten(2, (-1, self.hop_samples)).transpose(1, 2).flatten(2)
 
     def _spectrum(self, samples: Tensor) -> Tensor:
@@ -157,14 +165,27 @@ class SpectralVAE(LinearSoundCodec):
         if not self.config.noise:
             return expected, None
         level = F.softplus(self._bins(self.noise_gain(x)))  # (B, channels, frames, bins)
-        if self.config.noise_parts > 1:
-            level = level.unflatten(3, (self.config.noise_parts, -1)).flatten(
-                2, 3
-            )  # more frames of fewer bins
+        # (B, channels, frames * parts, bins / parts)
+        level = level.unflatten(3, (self.config.noise_parts, -1)).flatten(2, 3)
         with torch.autocast(latent.device.type, enabled=False):
             real, imaginary = self._white(level)
             noise = self._samples(real * level, imaginary * level, self.noise_window)
             return expected, mid_side(noise / self.config.gain, 1)
+
+    def decode_raw(self, latent: Tensor) -> Tensor:
+        """Raw (B, C, n) -> (B, channels, n * hop_samples), not clamped."""
+        expected, noise = self.decode_parts(latent)
+        return expected if noise is None else expected + noise
+
+    @torch.no_grad()
+    def initialize_linear(self, x: Tensor) -> None:
+        """Set the linear path to the principal components of the hops of `x` (B, channels, S)."""
+        hops = self._whole_hops(self._hops(x)).flatten(0, 1)  # (n, channels * hop)
+        _, directions, deviation = principal_directions(hops, self.latent_channels)
+        self.linear_encoder.weight.copy_(directions / deviation[:, None])
+        self.linear_encoder.bias.zero_()
+        self.linear_decoder.weight.copy_((directions * deviation[:, None]).T)
+        self.linear_decoder.bias.zero_()
 
     def _bins(self, x: Tensor) -> Tensor:
         """(B, frames, k * bins) -> (B, k, frames, bins), float32 or better."""
