@@ -1,12 +1,13 @@
-"""Attention on the CPU: tiles beside dense SDPA and SDPA with a mask, forward and backward, on audio-video patterns.
+"""Attention on the CPU: listed tiles beside dense SDPA and SDPA with a mask, forward and backward.
 
     python benchmarks/attention.py [--rounds 7] [--shape NAME ...] [--flex]
 
-Every round runs all contenders one after the other (A B C, A B C, ...) on the same tensors; a speed-up is the median
-over rounds of the ratio within one round. Times are CPU seconds of one thread. "of ideal" is the speed-up times the
-pattern's density: 1 would be time in proportion to the pairs computed. The bar is 0.6 from 4,096 tokens on. Building
-the pattern is timed apart: it is remembered for a shape. Before anything is timed, outputs and gradients must equal
-the reference's. The same on a GPU: benchmarks/kernels_gpu.py.
+On audio-video patterns, in fp32 and bf16. Every round runs all contenders one after the other (A B C, A B C, ...) on
+the same tensors; a speed-up is the median over rounds of the ratio to dense SDPA of the same dtype within one round.
+Times are CPU seconds of one thread. "of ideal" is the speed-up times the pattern's density: 1 would be time in
+proportion to the pairs computed. The bar is 0.6 from 4,096 tokens on. Building the pattern is timed apart: it is
+remembered for a shape. Before anything is timed, outputs and gradients must equal the reference's. The same on a GPU:
+benchmarks/kernels_gpu.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sora2.kernels import Part, Rule, TilePattern, Tiling, attention, concatenat
 
 RESULTS = Path(__file__).parent / "results"
 BAR, TOLERANCE = 0.6, 1e-5
+BACKENDS = ("compiled", "tiled")  # that skip pairs which a pattern does not list
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,13 @@ class Contender:
 
     name: str
     forward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    base: str  # the contender of the same dtype that it is compared with
     trains: bool = True
+    dtype: torch.dtype = torch.float32
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"forward": [], "forward + backward": []})
 
     def run(self, tensors: list[Tensor], grad: Tensor) -> None:
+        *tensors, grad = (x.to(self.dtype) for x in (*tensors, grad))
         q, k, v = tensors
         with torch.no_grad():
             self._time("forward", lambda: self.forward(q, k, v))
@@ -108,27 +113,29 @@ def masked(pattern: TilePattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def tiled(pattern: TilePattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return lambda q, k, v: attention(q, k, v, pattern, backend="tiled")
+def listed(pattern: TilePattern | None, backend: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda q, k, v: attention(q, k, v, pattern, backend=backend)
 
 
-def flex(pattern: TilePattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return lambda q, k, v: attention(q, k, v, pattern, backend="flex")
-
-
-def chosen(pattern: TilePattern, top_k: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def chosen(pattern: TilePattern, top_k: int, backend: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The choice of tiles is made anew in every call, and timed with it."""
-    return lambda q, k, v: attention(q, k, v, select_tiles(q, k, pattern, top_k), backend="tiled")
+    return lambda q, k, v: attention(q, k, v, select_tiles(q, k, pattern, top_k), backend=backend)
 
 
 def largest_error(pattern: TilePattern, tensors: list[Tensor], grad: Tensor) -> float:
     """Of output and gradients against the reference in float64, relative to the largest value of each."""
-    results = []
-    for backend, dtype in (("tiled", torch.float32), ("reference", torch.float64)):
+    results = {}
+    for backend in (*BACKENDS, "reference"):
+        dtype = torch.float64 if backend == "reference" else torch.float32
         leaves = [x.to(dtype).requires_grad_() for x in tensors]
         out = attention(*leaves, pattern, backend=backend)
-        results.append([out.detach(), *torch.autograd.grad(out, leaves, grad.to(dtype))])
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*results, strict=True))
+        results[backend] = [out.detach(), *torch.autograd.grad(out, leaves, grad.to(dtype))]
+    want = results.pop("reference")
+    return max(
+        float((a - b).abs().max() / b.abs().max())
+        for found in results.values()
+        for a, b in zip(found, want, strict=True)
+    )
 
 
 def measure(shape: Shape, rounds: int, with_flex: bool) -> dict:
@@ -144,24 +151,36 @@ def measure(shape: Shape, rounds: int, with_flex: bool) -> dict:
     error = largest_error(checked, one_head, grad[:, :1].contiguous()) if n <= 10_000 else None
     if error is not None and error > TOLERANCE:
         raise SystemExit(f"{shape.name}: tiles differ from the reference by {error:.1e}; nothing is timed")
-    ours = tiled(pattern) if shape.rule.top_k is None else chosen(pattern, shape.rule.top_k)
-    contenders = [Contender("dense SDPA", dense), Contender("tiles", ours)]
+    dense32, dense16, bf16 = "dense SDPA", "dense SDPA, bf16", torch.bfloat16
+    ours = {
+        b: listed(pattern, b) if shape.rule.top_k is None else chosen(pattern, shape.rule.top_k, b)
+        for b in BACKENDS
+    }
+    contenders = [
+        Contender(dense32, dense, dense32),
+        *(Contender(b, ours[b], dense32) for b in BACKENDS),
+        Contender(dense16, dense, dense16, dtype=bf16),
+        Contender("dense compiled, bf16", listed(None, "compiled"), dense16, dtype=bf16),
+        Contender("compiled, bf16", ours["compiled"], dense16, dtype=bf16),
+    ]
     if n <= 10_000 and shape.rule.top_k is None:
-        contenders.append(Contender("SDPA with a mask", masked(pattern)))
+        contenders.append(Contender("SDPA with a mask", masked(pattern), dense32))
     if with_flex and shape.rule.top_k is None:
-        contenders.append(Contender("FlexAttention", flex(pattern), trains=False))
+        contenders.append(Contender("FlexAttention", listed(pattern, "flex"), dense32, trains=False))
     for round_ in range(rounds + 1):
         for c in contenders:
             c.run(tensors, grad)
             if round_ == 0:  # compilation, first touch of memory
                 c.seconds = {name: [] for name in c.seconds}
-    base, record = contenders[0], {"tokens": n, "heads": shape.heads, "width": shape.width, "paths": {}}
+    by_name = {c.name: c for c in contenders}
+    record = {"tokens": n, "heads": shape.heads, "width": shape.width, "paths": {}}
     record |= {"density": used.density, "list_bytes": used.list_bytes, "build_seconds": build, "error": error}
     for c in contenders:
         row = {}
         for name, times in c.seconds.items():
             if times:
-                speed = statistics.median(b / t for b, t in zip(base.seconds[name], times, strict=True))
+                base = by_name[c.base].seconds[name]
+                speed = statistics.median(b / t for b, t in zip(base, times, strict=True))
                 row[name] = {
                     "milliseconds": 1000 * statistics.median(times),
                     "speedup": speed,
@@ -180,7 +199,7 @@ def show(name: str, record: dict) -> None:
             f"{kind} {v['milliseconds']:8.1f} ms  x{v['speedup']:5.2f}  {v['of_ideal']:.2f} of ideal"
             for kind, v in row.items()
         ]
-        print(f"  {path:<18}" + "   ".join(cells), flush=True)
+        print(f"  {path:<21}" + "   ".join(cells), flush=True)
 
 
 def plot(records: dict[str, dict], path: Path) -> None:
@@ -196,17 +215,22 @@ def plot(records: dict[str, dict], path: Path) -> None:
         linestyle="--",
         label=f"bar: {BAR} / density",
     )
-    for path_name, marker in (("tiles", "o"), ("SDPA with a mask", "x")):
+    for path_name, marker in (
+        ("compiled", "o"),
+        ("compiled, bf16", "s"),
+        ("tiled", "+"),
+        ("SDPA with a mask", "x"),
+    ):
         rows = [(1 / r["density"], r["paths"][path_name]["forward + backward"]["speedup"], name)
                 for name, r in records.items() if path_name in r["paths"]]  # fmt: skip
         axes.scatter([r[0] for r in rows], [r[1] for r in rows], marker=marker, label=path_name)
-        for x, y, name in rows if path_name == "tiles" else []:
+        for x, y, name in rows if path_name == "compiled" else []:
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, -3), fontsize=7)
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="1 / density",
-        ylabel="speed-up over dense SDPA, forward + backward",
+        ylabel="speed-up over dense SDPA of the same dtype, forward + backward",
     )
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sora2.kernels import dense, flex, matmul, reference, sdpa, tiled, xformers
 from sora2.kernels.bf16 import has_fast_bf16
 from sora2.kernels.call import AttentionError, Call, check
-from sora2.kernels.cpu import attention as tiles
+from sora2.kernels.cpu import attention as compiled
 from sora2.kernels.pattern import TilePattern
 from sora2.kernels.triton import triton_attention
 from sora2.kernels.triton import why_not as triton_why_not
@@ -64,7 +64,7 @@ REGISTRY: dict[str, Backend] = {
     "triton": Backend(_triton_why_not, _triton),
     "sdpa": Backend(sdpa.why_not, sdpa.run),
     "matmul": Backend(matmul.why_not, matmul.run),
-    "amx": Backend(tiles.why_not, tiles.run),
+    "compiled": Backend(compiled.why_not, compiled.run),
     "cudnn": Backend(dense.cudnn_why_not, dense.run_cudnn),
     "flash": Backend(dense.flash_why_not, dense.run_flash),
     "flex": Backend(flex.why_not, flex.run),
@@ -125,7 +125,8 @@ def attention(
         backend: one of `BACKENDS`; "auto" chooses, see `explain`.
         scale: 1 / sqrt(D) when None.
         return_lse: also the natural log-sum-exp (B, H, N) of the allowed scores, -inf where there is none;
-            backends 'reference', 'tiled' and 'triton' know it, and in 'tiled' it carries no gradient.
+            backends 'reference', 'compiled', 'tiled' and 'triton' know it, and on the CPU it carries no gradient
+            but in the reference.
 
     Returns:
         (B, H, N, D). A query that may attend to no key gets zero, and so do its gradients.
@@ -146,7 +147,7 @@ def attention(
     if lse is None:
         raise AttentionError(
             f"attention backend {choice.backend!r} does not give the log-sum-exp: use 'reference', "
-            "or a pattern (`dense_pattern`) with 'tiled' or 'triton'"
+            "or a pattern (`dense_pattern`) with 'compiled', 'tiled' or 'triton'"
         )
     return out, lse
 
@@ -204,18 +205,23 @@ def _choose(call: Call, backend: str) -> Choice:
 def _automatic(call: Call) -> Choice:
     device, dtype = call.q.device.type, call.q.dtype
     if call.pattern is not None:
-        first = "tiled" if device == "cpu" else "triton"
-        reason = REGISTRY[first].why_not(call)
-        if reason is None:
-            return Choice(first, "pairs of tiles that the pattern does not list are skipped")
-        return Choice("sdpa", f"{first} {reason}", _waste(call, "sdpa"))
+        candidates = {"triton": REGISTRY["triton"].why_not}
+        if device == "cpu":
+            candidates = {"compiled": compiled.why_not_best, "tiled": tiled.why_not}
+        reasons: list[str] = []
+        for name, why_not in candidates.items():
+            reason = why_not(call)
+            if reason is None:
+                skipped = "pairs of tiles that the pattern does not list are skipped"
+                return Choice(name, "; ".join([skipped, *reasons]))
+            reasons.append(f"{name} {reason}")
+        return Choice("sdpa", "; ".join(reasons), _waste(call, "sdpa"))
     if device != "cpu" or dtype == torch.float16:
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
-    reason = tiles.why_not(call)
-    if reason is None:
-        return Choice("amx", "products in AMX tiles, scores stay in the cache")
+    if compiled.why_not(call) is None and compiled.uses_tiles(call):
+        return Choice("compiled", "products in AMX tiles, scores stay in the cache")
     if has_fast_bf16():  # the flash kernel gains nothing from bf16
         return Choice(
             "matmul", "bf16 products around a softmax run at two to three times the flash kernel here"

@@ -23,7 +23,7 @@ def why_not(call: Call) -> str | None:
     if width < SMALLEST_HEAD or width & (width - 1):
         return f"takes head sizes that are powers of two from {SMALLEST_HEAD}; got {width}"
     if call.q.device.type == "cpu" and any(x.requires_grad for x in (call.q, call.k, call.v)):
-        return "has no backward on the CPU: use 'tiled'"
+        return "has no backward on the CPU: use 'compiled' or 'tiled'"
     if call.q.dtype == torch.float64:
         return "does not take torch.float64"
     if call.key_mask is not None:

@@ -29,7 +29,7 @@ CHUNK_SCORES = 4 * 2**20
 def why_not(call: Call) -> str | None:
     if call.q.device.type != "cpu" or call.q.dtype not in DTYPES:
         return f"takes {', '.join(map(str, DTYPES))} on cpu; got {call.q.dtype} on {call.q.device.type}"
-    return None if call.pattern is None else "takes no pattern: use 'tiled'"
+    return None if call.pattern is None else "takes no pattern: use 'compiled' or 'tiled'"
 
 
 def run(call: Call) -> tuple[Tensor, None]:

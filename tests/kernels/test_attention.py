@@ -22,6 +22,7 @@ from sora2.kernels import (
 )
 from sora2.kernels import flex as flex_module
 from sora2.kernels import matmul as matmul_module
+from sora2.kernels.cpu.choice import library_for
 
 # Largest error allowed against the reference: float32 by rounding, bf16 by the format's 3 digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 4e-2}
@@ -90,13 +91,16 @@ def test_dense_backends_equal_the_reference(backend, dtype, padded):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["compiled", "tiled"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", list(patterns()))
-def test_tiles_on_the_cpu_equal_the_reference(name, padded, dtype):
+def test_tiles_on_the_cpu_equal_the_reference(name, padded, backend, dtype):
+    if backend == "compiled" and (dtype == torch.float64 or library_for(torch.zeros(1)) is None):
+        pytest.skip("no compiled kernels here")
     x, options = inputs(dtype), {"key_mask": padding() if padded else None}
     pattern = patterns()[name]
     expected = run(*x, pattern, backend="reference", **options)
-    assert_equal(run(*x, pattern, backend="tiled", **options), expected, TOLERANCE[dtype])
+    assert_equal(run(*x, pattern, backend=backend, **options), expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0, 16.0])
@@ -191,13 +195,13 @@ def test_chunked_products_equal_whole_ones(monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "matmul", "tiled"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "matmul", "tiled", "auto"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_query_without_keys_gives_zero_and_no_gradient(backend, dtype):
     x = inputs(dtype)
     mask = padding()
     mask[1] = False
-    pattern = patterns()["window"] if backend == "tiled" else None
+    pattern = patterns()["window"] if backend in ("tiled", "auto") else None
     out, *grads = run(*x, pattern, backend=backend, key_mask=mask)
     assert torch.equal(out[1], torch.zeros_like(out[1]))
     assert all(torch.equal(g[1], torch.zeros_like(g[1])) for g in grads)
@@ -214,14 +218,15 @@ def test_a_tile_that_nobody_lists_has_no_gradient_and_one_that_lists_nobody_no_o
     assert bool((gk[:, :, 32:48] == 0).all()) and bool((gv[:, :, 32:48] == 0).all())
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "tiled"])
+@pytest.mark.parametrize("backend", ["sdpa", "tiled", "auto"])
 def test_padding_is_never_read(backend):
     q, k, v = inputs()
     mask = padding()
-    pattern = patterns()["window"] if backend == "tiled" else None
-    expected = attention(q, k, v, pattern, key_mask=mask)
+    pattern = None if backend == "sdpa" else patterns()["window"]
+    expected = attention(q, k, v, pattern, key_mask=mask, backend=backend)
     far = torch.where(mask[:, None, :, None], 0.0, 1e4)
-    torch.testing.assert_close(attention(q, k + far, v + far, pattern, key_mask=mask), expected)
+    got = attention(q, k + far, v + far, pattern, key_mask=mask, backend=backend)
+    torch.testing.assert_close(got, expected)
 
 
 def test_top_k_keeps_the_best_video_tiles_of_each_head():
@@ -241,19 +246,21 @@ def test_top_k_keeps_the_best_video_tiles_of_each_head():
 
 def test_explain_names_a_backend_and_a_reason(monkeypatch):
     half = [x.detach().bfloat16() for x in inputs()]
+    monkeypatch.setattr("sora2.kernels.cpu.attention.uses_tiles", lambda call: False)
     monkeypatch.setattr("sora2.kernels.dispatch.has_fast_bf16", lambda: True)
     assert str(explain(*half)).startswith("matmul: ")
     monkeypatch.setattr("sora2.kernels.dispatch.has_fast_bf16", lambda: False)
     assert explain(*half).backend == "sdpa"
     assert explain(*inputs(), backend="matmul").reason == "asked for by name"
-    assert explain(*inputs(), patterns()["window"]).backend == "tiled"
+    choice = explain(*(x.double() for x in inputs()), patterns()["window"])
+    assert choice.backend == "tiled" and "compiled takes bf16, fp16 and fp32" in choice.reason
 
 
 def test_what_ran_is_on_record_and_waste_is_said_aloud():
     x, pattern = inputs(), patterns()["window"]
     with record_choices() as ran:
-        attention(*x, pattern)
-        attention(*x, pattern)
+        attention(*x, pattern, backend="tiled")
+        attention(*x, pattern, backend="tiled")
         with pytest.warns(SlowAttentionWarning, match=rf"a mask of {N} x {N} and all of its pairs"):
             attention(*x, pattern, backend="sdpa")
     assert {choice.backend: count for choice, count in ran.items()} == {"tiled": 2, "sdpa": 1}
@@ -263,7 +270,10 @@ def test_what_ran_is_on_record_and_waste_is_said_aloud():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "magic"}, "use one of auto, reference, tiled, triton, sdpa, matmul, amx, cudnn, flash"),
+        (
+            {"backend": "magic"},
+            "use one of auto, reference, tiled, triton, sdpa, matmul, compiled, cudnn, flash",
+        ),
         ({"backend": "xformers"}, "takes cuda"),
         ({"backend": "cudnn"}, "takes cuda; the tensors are on cpu"),
         ({"backend": "flash"}, "takes cuda; the tensors are on cpu"),

@@ -75,7 +75,7 @@ def library_path() -> tuple[Path, list[str]]:
 
 
 def build() -> Path:
-    """The library, compiled when it is not there yet (about three seconds).
+    """The library, compiled when it is not there yet (about six seconds).
 
     Raises:
         BuildError: no compiler, a compiler that fails, a folder that cannot be written.

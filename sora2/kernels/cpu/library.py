@@ -9,7 +9,7 @@ import torch
 
 Pointer, Int, Long, Float = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 
-#: Arguments as in `source/main.cpp`; the last one is the number of threads.
+#: Arguments as in `source/main.cpp`.
 FUNCTIONS: dict[str, tuple[type, ...]] = {
     "norm_modulate": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 5, Float, Long),
     "norm_modulate_backward": (Pointer, Int, Long, Pointer, Long, *[Pointer] * 8, Int, Pointer, Long),
@@ -20,13 +20,13 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "merge_heads": (Pointer, Int, Int, Long, Long, Pointer, Pointer, Long),
     "softmax": (Int, Pointer, Pointer, Float, Long, Long, Long, Long),
     "softmax_backward": (Int, Pointer, Pointer, Float, Long, Long, Long),
+    "attention": (Pointer, Int, *[Pointer] * 5),
+    "attention_backward": (Pointer, Int, *[Pointer] * 9),
     "squared_relu": (Int, Pointer, Pointer, Long, Long),
     "squared_relu_backward": (Int, Pointer, Pointer, Pointer, Long, Long),
 }
 #: Only where the processor has AMX.
 TILE_FUNCTIONS: dict[str, tuple[type, ...]] = {
-    "attention": (Pointer,) * 6,
-    "attention_backward": (Pointer,) * 10,
     "weight_gradient": (Pointer, Pointer, Long, Long, Long, Pointer, Long),
 }
 #: Of the OpenMP runtime that torch brought into the process: GNU's, and LLVM's and Intel's under GNU's names.
@@ -36,13 +36,15 @@ OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 class Library:
     """The loaded library; its functions are attributes.
 
-    `threaded` says whether torch's threads were found, `tiles` whether attention by AMX can be had.
+    `threaded` says whether torch's threads were found, `tiles` whether it may use AMX, `wide` whether
+    vectors hold 16 floats.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         library = ctypes.CDLL(str(path))
         self.tiles = bool(library.sora2_has_tiles())
+        self.wide = int(library.sora2_vector()) == 16
         functions = FUNCTIONS | TILE_FUNCTIONS if self.tiles else FUNCTIONS
         for name, arguments in functions.items():
             function = getattr(library, f"sora2_{name}")

@@ -1,183 +1,394 @@
-// Attention over one head at a time in AMX tiles: scores never leave the second-level cache.
+// Attention over listed pairs of tiles, one sample and head at a time: scores never leave the second-level cache.
 //
-// The backward works on transposed scores (keys x queries): then the weights and the gradients of the scores come out
-// of the softmax in the layouts in which the three products that follow need them. It recomputes the weights.
+// Tiles are cut into blocks of 32 tokens, padded with zeros; a key that is padding has a rank that no query reaches.
+// The forward takes 32 queries and their listed keys in stretches, with a running maximum. The backward takes the keys of
+// a tile and the queries that list it, on transposed scores (keys x queries): then the weights and the gradients of
+// the scores come out of the softmax in the layouts in which the three products that follow need them. It recomputes
+// the weights. Every sum has one order, whatever the number of threads.
 #pragma once
 
-#include "tiles.h"
+#include "panels.h"
 
-#if defined(SORA2_AMX)
-// `count` rows of x from `first`, zeros beyond `length`.
-static inline void pad(const bf16* x, int64_t first, int64_t count, int64_t length, int64_t width, bf16* to) {
-    const int64_t there = length - first < count ? length - first : count;
-    memcpy((void*)to, x + first * width, there * width * sizeof(bf16));
-    memset((void*)(to + there * width), 0, (count - there) * width * sizeof(bf16));
-}
-
-// 2^t to 3e-6, exactly 0 below -160 and for minus infinity; NaN stays NaN.
+// 2^t, exactly 0 below -125 and for minus infinity; NaN stays NaN. To 2e-7 where PRECISE, else to 3e-6. Nothing is ever
+// smaller than a normal number: a processor takes a hundred cycles for one that is.
+template <bool PRECISE>
 static inline Lanes power_of_two(Lanes t) {
-    const __m512 x = _mm512_max_ps(_mm512_set1_ps(-160.0f), (__m512)t);
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    Lanes r = (Lanes)_mm512_sub_ps(x, whole);
-    Lanes p = spread(9.560510206e-3f);
-    p = p * r + 5.591703917e-2f;
-    p = p * r + 2.402498111e-1f;
-    p = p * r + 6.931219677e-1f;
-    p = p * r + 9.999991909e-1f;
-    return (Lanes)_mm512_scalef_ps((__m512)p, whole);
+#if defined(__AVX512F__)
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(-125.0f), _CMP_NLT_UQ);
+    const __m512 x = (__m512)t;
+    const __m512 whole = _mm512_maskz_roundscale_ps(counts, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Lanes r = (Lanes)_mm512_maskz_sub_ps(counts, x, whole);
+#else
+    const IntLanes tiny = less(t, spread(-125.0f));
+    const Lanes x = select(tiny, spread(-125.0f), t);
+    const Lanes shifted = x + 12582912.0f;  // the sum's low bits are the nearest integer
+    const Lanes r = x - (shifted - 12582912.0f);
+#endif
+    Lanes p;
+    if (PRECISE) {
+        p = spread(1.535336188e-4f);
+        p = p * r + 1.339887440e-3f;
+        p = p * r + 9.618437357e-3f;
+        p = p * r + 5.550332471e-2f;
+        p = p * r + 2.402264791e-1f;
+        p = p * r + 6.931472028e-1f;
+        p = p * r + 1.0f;
+    } else {
+        p = spread(9.560510206e-3f);
+        p = p * r + 5.591703917e-2f;
+        p = p * r + 2.402498111e-1f;
+        p = p * r + 6.931219677e-1f;
+        p = p * r + 9.999991909e-1f;
+    }
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_maskz_scalef_ps(counts, (__m512)p, whole);
+#else
+    const Lanes result = (Lanes)((IntLanes)p + ((IntLanes)shifted << 23));
+    return select(tiny, Lanes{}, result);
+#endif
 }
 
-struct Attention {
-    int64_t batch, heads, queries, keys, width;
-    int64_t q_strides[2], k_strides[2], v_strides[2];  // of samples and heads, in values; rows lie together
-    float scale;
-    const uint8_t* mask;  // (batch, keys), 0 hides a key; null = all are seen
-    int64_t threads;
+// Rows of lists, as in `sora2.kernels.pattern.Lists`.
+struct Lists {
+    const int32_t *start, *full, *entry;
 };
 
-constexpr float LOG2_E = 1.44269504f;
+struct Attention {
+    int64_t batch, heads, queries, keys, width;        // width is a multiple of 16
+    int64_t q_strides[2], k_strides[2], v_strides[2];  // of samples and heads, in values; rows lie together
+    float scale;
+    int64_t query_tiles, key_tiles, groups;
+    const int32_t *query_start, *key_start;  // of tiles, and the end
+    Lists by_query, by_key;
+    const int32_t *query_rank, *key_rank;  // (rank_rows, N or M); both null = all listed pairs are seen
+    int64_t rank_rows, threads;
 
-// out (B, H, N, D) and level (B, H, N): the logarithm to base 2 of the sum of exp(scores * scale), +inf where no key
-// is seen and the output is 0.
-static void attention(const Attention& a, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* level) {
-    const int64_t d = a.width, n = a.queries, m = a.keys, wide = padded(m), steps = d / 32;
-    const float factor = a.scale * LOG2_E;
-    share(a.batch * a.heads, a.threads, [&](int64_t first, int64_t last) {
-        Tiles tiles;
-        Buffers buffers;
-        bf16 *keys = buffers.take<bf16>(wide * d), *values = buffers.take<bf16>(wide * d);
-        bf16 *block = buffers.take<bf16>(32 * d), *weights = buffers.take<bf16>(32 * wide);
-        float *scores = buffers.take<float>(32 * wide), *sums = buffers.take<float>(32 * d);
-        float* bias = buffers.take<float>(wide);
-        for (int64_t head = first; head < last; head++) {
-            const int64_t b = head / a.heads, h = head % a.heads;
-            const bf16* own = q + b * a.q_strides[0] + h * a.q_strides[1];
-            pack_columns(k + b * a.k_strides[0] + h * a.k_strides[1], m, d, keys);
-            pack_rows(v + b * a.v_strides[0] + h * a.v_strides[1], m, d, values, 0, wide / 32);
-            for (int64_t j = 0; j < wide; j++)
-                bias[j] = j < m && (a.mask == nullptr || a.mask[b * m + j]) ? 0.0f : -INFINITY;
-            for (int64_t i = 0; i < n; i += 32) {
-                pad(own, i, 32, n, d, block);
-                for (int64_t j = 0; j < wide; j += 32)
-                    product(block, d, keys + j / 16 * steps * TILE, steps, scores + j, wide);
-                float inverse[32];
-                for (int64_t row = 0; row < 32; row++) {
-                    float* s = scores + row * wide;
-                    Lanes top = spread(-INFINITY);
-                    for (int64_t j = 0; j < wide; j += LANES) {
-                        Lanes hidden = load(bias + j), x = load(s + j) * factor;
-                        x = hidden < 0.0f ? hidden : x;
-                        store(s + j, x);
-                        top = larger(x, top);
-                    }
-                    const float highest = largest(top), base = highest == -INFINITY ? 0.0f : highest;
-                    Lanes total{};
-                    for (int64_t j = 0; j < wide; j += LANES) {
-                        Lanes e = power_of_two(load(s + j) - base);
-                        total += e;
-                        store(weights + row * wide + j, e);
-                    }
-                    const float whole = sum(total);
-                    inverse[row] = whole == 0.0f ? 0.0f : 1.0f / whole;
-                    if (i + row < n)
-                        level[head * n + i + row] = whole == 0.0f ? INFINITY : base + std::log2(whole);
-                }
-                for (int64_t c = 0; c < d; c += 32)
-                    product(weights, wide, values + c / 16 * (wide / 32) * TILE, wide / 32, sums + c, d);
-                for (int64_t row = 0; row < 32 && i + row < n; row++)
-                    for (int64_t c = 0; c < d; c += LANES)
-                        store(out + (head * n + i + row) * d + c, load(sums + row * d + c) * inverse[row]);
+    int64_t group(int64_t head) const { return groups == 1 ? 0 : groups == batch ? head / heads : head; }
+    int64_t rank_row(int64_t head) const { return rank_rows == 1 ? 0 : head / heads; }
+};
+
+constexpr float LOG2_E = 1.44269504f, LN_2 = 0.69314718f;
+constexpr int32_t NEVER = 0x7fffffff;  // the rank of keys that nobody sees
+
+// The first block of every tile, and the number of blocks.
+static std::vector<int64_t> blocks_of(const int32_t* start, int64_t tiles) {
+    std::vector<int64_t> first(tiles + 1, 0);
+    for (int64_t i = 0; i < tiles; i++) first[i + 1] = first[i] + (start[i + 1] - start[i] + BLOCK - 1) / BLOCK;
+    return first;
+}
+
+// Ranks by place in the blocks; `outside` where there is padding.
+static void spread_ranks(const int32_t* rank, const int32_t* start, const std::vector<int64_t>& first, int32_t outside,
+                         int32_t* to) {
+    for (size_t i = 0; i + 1 < first.size(); i++) {
+        int32_t* own = to + first[i] * BLOCK;
+        const int64_t length = start[i + 1] - start[i], whole = (first[i + 1] - first[i]) * BLOCK;
+        for (int64_t t = 0; t < whole; t++) own[t] = t >= length ? outside : rank == nullptr ? 0 : rank[start[i] + t];
+    }
+}
+
+// `count` rows of x as values of the engine, with zeros up to 32 rows of `wide` values.
+template <class T, class Value>
+static inline void pad(const T* x, int64_t count, int64_t width, Value* to, int64_t wide) {
+    if (std::is_same<T, Value>::value && width == wide) {
+        memcpy((void*)to, x, count * width * sizeof(T));
+    } else {
+        for (int64_t row = 0; row < count; row++) {
+            for (int64_t i = 0; i < width; i += LANES) store(to + row * wide + i, load(x + row * width + i));
+            for (int64_t i = width; i < wide; i += LANES) store(to + row * wide + i, Lanes{});
+        }
+    }
+    memset((void*)(to + count * wide), 0, (BLOCK - count) * wide * sizeof(Value));
+}
+
+// Calls f(block, first token, tokens) for the blocks of all tiles.
+template <class F>
+static inline void over_blocks(const int32_t* start, const std::vector<int64_t>& first, F f) {
+    for (size_t tile = 0; tile + 1 < first.size(); tile++)
+        for (int64_t block = first[tile]; block < first[tile + 1]; block++) {
+            const int64_t token = start[tile] + (block - first[tile]) * BLOCK, left = start[tile + 1] - token;
+            f(block, token, left < BLOCK ? left : BLOCK);
+        }
+}
+
+// Blocks that a tile is listed with, and which of them need the comparison of ranks.
+struct Listed {
+    std::vector<int64_t> block;
+    std::vector<char> compared;
+
+    void fill(const Lists& lists, int64_t row, bool ranked, const int32_t* start, const std::vector<int64_t>& first) {
+        block.clear();
+        compared.clear();
+        for (int64_t e = lists.start[row]; e < lists.start[row + 1]; e++) {
+            const int64_t tile = lists.entry[e], length = start[tile + 1] - start[tile];
+            const bool partial = ranked && e - lists.start[row] >= lists.full[row];
+            for (int64_t b = first[tile]; b < first[tile + 1]; b++) {
+                block.push_back(b);
+                compared.push_back(partial || (b + 1 - first[tile]) * BLOCK > length);
             }
+        }
+    }
+};
+
+static inline IntLanes ranks(const int32_t* from) {
+    IntLanes v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+static inline IntLanes every(int32_t value) { return value - IntLanes{}; }
+
+// Blocks of keys, or of queries, that are worked on at once.
+constexpr int64_t STRETCH = 32, STRIP = 4, QUERIES = 16;
+
+// out (B, H, N, D) and level (B, H, N): the natural logarithm of the sum of exp(scores * scale), -inf where no key is seen
+// and the output is 0.
+template <class Engine, class T>
+static void attention(const Attention& a, const T* q, const T* k, const T* v, T* out, float* level) {
+    using Value = typename Engine::Value;
+    constexpr bool PRECISE = std::is_same<Value, float>::value;
+    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = STRETCH * BLOCK;
+    const float factor = a.scale * LOG2_E;
+    const auto q_first = blocks_of(a.query_start, a.query_tiles), k_first = blocks_of(a.key_start, a.key_tiles);
+    const int64_t k_blocks = k_first.back();
+    std::vector<int32_t> key_rank(a.rank_rows * k_blocks * BLOCK);
+    for (int64_t row = 0; row < a.rank_rows; row++)
+        spread_ranks(a.key_rank == nullptr ? nullptr : a.key_rank + row * a.keys, a.key_start, k_first, NEVER,
+                     key_rank.data() + row * k_blocks * BLOCK);
+    share(a.batch * a.heads, a.threads, [&](int64_t begin, int64_t end) {
+        Engine engine;
+        Buffers buffers;
+        Value *keys = buffers.take<Value>(k_blocks * panels), *values = buffers.take<Value>(k_blocks * panels);
+        Value *block = buffers.take<Value>(BLOCK * d), *weights = buffers.take<Value>(BLOCK * wide);
+        float *scores = buffers.take<float>(BLOCK * wide), *sums = buffers.take<float>(BLOCK * d);
+        Listed listed;
+        for (int64_t head = begin; head < end; head++) {
+            const int64_t b = head / a.heads, h = head % a.heads;
+            const T* own_q = q + b * a.q_strides[0] + h * a.q_strides[1];
+            const T* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
+            const T* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
+            const int32_t* own_rank = key_rank.data() + a.rank_row(head) * k_blocks * BLOCK;
+            over_blocks(a.key_start, k_first, [&](int64_t n, int64_t token, int64_t count) {
+                pad(own_k + token * width, count, width, block, d);
+                for (int64_t s = 0; s < steps; s++) Engine::columns(block + s * 32, d, keys + n * panels + s * PANEL);
+                pad(own_v + token * width, count, width, block, d);
+                for (int64_t s = 0; s < steps; s++) Engine::rows(block + s * 32, d, values + n * panels + s * PANEL);
+            });
+            int64_t tile = -1;
+            over_blocks(a.query_start, q_first, [&](int64_t n, int64_t token, int64_t count) {
+                while (tile < 0 || q_first[tile + 1] <= n) {
+                    tile++;
+                    listed.fill(a.by_query, a.group(head) * a.query_tiles + tile, a.key_rank != nullptr, a.key_start,
+                                k_first);
+                }
+                pad(own_q + token * width, count, width, block, d);
+                float highest[BLOCK], total[BLOCK];
+                for (int64_t row = 0; row < BLOCK; row++) highest[row] = -INFINITY, total[row] = 0.0f;
+                const int64_t all = listed.block.size();
+                for (int64_t from = 0; from < all; from += STRETCH) {
+                    const int64_t here = all - from < STRETCH ? all - from : STRETCH;
+                    const int64_t *which = listed.block.data() + from, length = here * BLOCK;
+                    for (int64_t x = 0; x < here; x++) {
+                        const Value* panel = keys + which[x] * panels;
+                        Engine::product(block, d, [&](int64_t s) { return panel + s * PANEL; }, steps,
+                                        scores + x * BLOCK, wide);
+                    }
+                    for (int64_t row = 0; row < count; row++) {
+                        float* s = scores + row * wide;
+                        Lanes top = spread(-INFINITY);
+                        for (int64_t x = 0; x < here; x++) {
+                            Lanes score[2] = {load(s + x * BLOCK) * factor, load(s + x * BLOCK + LANES) * factor};
+                            if (listed.compared[from + x]) {
+                                const int32_t own = a.query_rank == nullptr
+                                    ? 0 : a.query_rank[a.rank_row(head) * a.queries + token + row];
+                                const int32_t* rank = own_rank + which[x] * BLOCK;
+                                for (int half = 0; half < 2; half++)
+                                    score[half] = select(less_or_equal(ranks(rank + half * LANES), every(own)),
+                                                         score[half], spread(-INFINITY));
+                            }
+                            for (int half = 0; half < 2; half++) {
+                                store(s + x * BLOCK + half * LANES, score[half]);
+                                top = larger(score[half], top);
+                            }
+                        }
+                        const float found = largest(top), before = highest[row];
+                        highest[row] = found > before ? found : before;
+                        const float base = highest[row] == -INFINITY ? 0.0f : highest[row];
+                        Lanes part{};
+                        for (int64_t j = 0; j < length; j += LANES) {
+                            const Lanes e = power_of_two<PRECISE>(load(s + j) - base);
+                            part += e;
+                            store(weights + row * wide + j, e);
+                        }
+                        if (from > 0 && before != highest[row]) {
+                            const float shrink = std::exp2(before - base);
+                            total[row] *= shrink;
+                            for (int64_t c = 0; c < d; c += LANES)
+                                store(sums + row * d + c, load(sums + row * d + c) * shrink);
+                        }
+                        total[row] += sum(part);
+                    }
+                    for (int64_t s = 0; s < steps; s++)
+                        Engine::product(weights, wide, [&](int64_t x) { return values + which[x] * panels + s * PANEL; },
+                                        here, sums + s * 32, d, from > 0);
+                }
+                for (int64_t row = 0; row < count; row++) {
+                    const int64_t at = head * a.queries + token + row;
+                    const bool blind = total[row] == 0.0f;
+                    level[at] = blind ? -INFINITY : (highest[row] + std::log2(total[row])) * LN_2;
+                    const float inverse = 1.0f / total[row];
+                    for (int64_t c = 0; c < width; c += LANES)
+                        store(out + at * width + c, blind ? Lanes{} : load(sums + row * d + c) * inverse);
+                }
+            });
         }
     });
 }
 
 // Gradients of q (B, H, N, D), k and v (B, H, M, D); out and level as `attention` gave them.
-static void attention_backward(const Attention& a, const bf16* q, const bf16* k, const bf16* v, const bf16* out,
-                               const float* level, const bf16* grad, bf16* grad_q, bf16* grad_k, bf16* grad_v) {
-    const int64_t d = a.width, n = a.queries, m = a.keys, tall = padded(n), wide = padded(m), steps = d / 32;
+template <class Engine, class T>
+static void attention_backward(const Attention& a, const T* q, const T* k, const T* v, const T* out,
+                               const float* level, const T* grad, T* grad_q, T* grad_k, T* grad_v) {
+    using Value = typename Engine::Value;
+    constexpr bool PRECISE = std::is_same<Value, float>::value;
+    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = QUERIES * BLOCK, n = a.queries;
     const float factor = a.scale * LOG2_E;
-    share(a.batch * a.heads, a.threads, [&](int64_t first, int64_t last) {
-        Tiles tiles;
+    const auto q_first = blocks_of(a.query_start, a.query_tiles), k_first = blocks_of(a.key_start, a.key_tiles);
+    const int64_t q_blocks = q_first.back(), tall = q_blocks * BLOCK;
+    std::vector<int32_t> query_rank(a.rank_rows * tall);
+    for (int64_t row = 0; row < a.rank_rows; row++)
+        spread_ranks(a.query_rank == nullptr ? nullptr : a.query_rank + row * n, a.query_start, q_first, 0,
+                     query_rank.data() + row * tall);
+    share(a.batch * a.heads, a.threads, [&](int64_t begin, int64_t end) {
+        Engine engine;
         Buffers buffers;
-        bf16 *q_columns = buffers.take<bf16>(tall * d), *q_rows = buffers.take<bf16>(tall * d);
-        bf16 *g_columns = buffers.take<bf16>(tall * d), *g_rows = buffers.take<bf16>(tall * d);
-        bf16 *k_columns = buffers.take<bf16>(wide * d), *k_turned = buffers.take<bf16>(wide * d);
-        bf16 *k_block = buffers.take<bf16>(32 * d), *v_block = buffers.take<bf16>(32 * d);
-        bf16 *weights = buffers.take<bf16>(32 * tall), *slopes = buffers.take<bf16>(32 * tall);
-        bf16* all_slopes = buffers.take<bf16>(wide * tall);
-        float *scores = buffers.take<float>(32 * tall), *to_weights = buffers.take<float>(32 * tall);
-        float *sums = buffers.take<float>(32 * d), *q_sums = buffers.take<float>(d * tall);
-        float *base = buffers.take<float>(tall), *along = buffers.take<float>(tall);
-        for (int64_t head = first; head < last; head++) {
+        Value *q_columns = buffers.take<Value>(tall * d), *q_rows = buffers.take<Value>(tall * d);
+        Value *g_columns = buffers.take<Value>(tall * d), *g_rows = buffers.take<Value>(tall * d);
+        Value *k_blocks = buffers.take<Value>(STRIP * BLOCK * d), *v_blocks = buffers.take<Value>(STRIP * BLOCK * d);
+        Value *k_turned = buffers.take<Value>(STRIP * BLOCK * d), *block = buffers.take<Value>(BLOCK * d);
+        Value *weights = buffers.take<Value>(BLOCK * wide), *slopes = buffers.take<Value>(BLOCK * wide);
+        Value* slope_panels = buffers.take<Value>(QUERIES * STRIP * PANEL);
+        float *scores = buffers.take<float>(BLOCK * wide), *to_weights = buffers.take<float>(BLOCK * wide);
+        float *k_sums = buffers.take<float>(STRIP * BLOCK * d), *v_sums = buffers.take<float>(STRIP * BLOCK * d);
+        float *q_sums = buffers.take<float>(tall * d), *base = buffers.take<float>(tall);
+        float* along = buffers.take<float>(tall);
+        Listed listed;
+        for (int64_t head = begin; head < end; head++) {
             const int64_t b = head / a.heads, h = head % a.heads;
-            const bf16* own_q = q + b * a.q_strides[0] + h * a.q_strides[1];
-            const bf16* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
-            const bf16* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
-            const bf16 *g = grad + head * n * d, *o = out + head * n * d;
-            pack_columns(own_q, n, d, q_columns);
-            pack_rows(own_q, n, d, q_rows, 0, tall / 32);
-            pack_columns(g, n, d, g_columns);
-            pack_rows(g, n, d, g_rows, 0, tall / 32);
-            pack_columns(own_k, m, d, k_columns, k_turned);
-            for (int64_t i = 0; i < tall; i++) {
-                base[i] = i < n ? level[head * n + i] : INFINITY;
-                Lanes total{};
-                for (int64_t c = 0; i < n && c < d; c += LANES) total += load(g + i * d + c) * load(o + i * d + c);
-                along[i] = sum(total);
-            }
-            for (int64_t j = 0; j < wide; j += 32) {
-                pad(own_k, j, 32, m, d, k_block);
-                pad(own_v, j, 32, m, d, v_block);
-                for (int64_t i = 0; i < tall; i += 32) {
-                    product(k_block, d, q_columns + i / 16 * steps * TILE, steps, scores + i, tall);
-                    product(v_block, d, g_columns + i / 16 * steps * TILE, steps, to_weights + i, tall);
+            const T* own_q = q + b * a.q_strides[0] + h * a.q_strides[1];
+            const T* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
+            const T* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
+            const T *g = grad + head * n * width, *o = out + head * n * width;
+            const int32_t* own_rank = query_rank.data() + a.rank_row(head) * tall;
+            const int32_t* key_rank = a.key_rank == nullptr ? nullptr : a.key_rank + a.rank_row(head) * a.keys;
+            memset(q_sums, 0, tall * d * sizeof(float));
+            over_blocks(a.query_start, q_first, [&](int64_t i, int64_t token, int64_t count) {
+                pad(own_q + token * width, count, width, block, d);
+                for (int64_t s = 0; s < steps; s++) {
+                    Engine::columns(block + s * 32, d, q_columns + i * panels + s * PANEL);
+                    Engine::rows(block + s * 32, d, q_rows + i * panels + s * PANEL);
                 }
-                for (int64_t row = 0; row < 32; row += 2) {
-                    bool seen[2];
-                    for (int64_t s = 0; s < 2; s++) {
-                        const int64_t key = j + row + s;
-                        seen[s] = key < m && (a.mask == nullptr || a.mask[b * m + key]);
+                pad(g + token * width, count, width, block, d);
+                for (int64_t s = 0; s < steps; s++) {
+                    Engine::columns(block + s * 32, d, g_columns + i * panels + s * PANEL);
+                    Engine::rows(block + s * 32, d, g_rows + i * panels + s * PANEL);
+                }
+                for (int64_t row = 0; row < BLOCK; row++) {
+                    const bool there = row < count && level[head * n + token + row] != -INFINITY;
+                    base[i * BLOCK + row] = there ? level[head * n + token + row] * LOG2_E : INFINITY;
+                    Lanes total{};
+                    for (int64_t c = 0; there && c < width; c += LANES)
+                        total += load(g + (token + row) * width + c) * load(o + (token + row) * width + c);
+                    along[i * BLOCK + row] = sum(total);
+                }
+            });
+            for (int64_t tile = 0; tile < a.key_tiles; tile++) {
+                listed.fill(a.by_key, a.group(head) * a.key_tiles + tile, a.key_rank != nullptr, a.query_start, q_first);
+                const int64_t all = listed.block.size(), last = a.key_start[tile + 1];
+                for (int64_t token = a.key_start[tile]; token < last; token += STRIP * BLOCK) {
+                    const int64_t length = last - token < STRIP * BLOCK ? last - token : STRIP * BLOCK;
+                    const int64_t strip = (length + BLOCK - 1) / BLOCK;
+                    for (int64_t j = 0; j < strip; j++) {
+                        const int64_t first = token + j * BLOCK, count = last - first < BLOCK ? last - first : BLOCK;
+                        Value* own = k_blocks + j * BLOCK * d;
+                        pad(own_k + first * width, count, width, own, d);
+                        for (int64_t s = 0; s < steps; s++)
+                            Engine::turn(own + s * 32, d, k_turned + s * 32 * STRIP * BLOCK + j * BLOCK, STRIP * BLOCK);
+                        pad(own_v + first * width, count, width, v_blocks + j * BLOCK * d, d);
                     }
-                    for (int64_t i = 0; i < tall; i += LANES) {
-                        Lanes slope[2];
-                        for (int64_t s = 0; s < 2; s++) {
-                            const int64_t at = (row + s) * tall + i;
-                            Lanes w = power_of_two(load(scores + at) * factor - load(base + i));
-                            slope[s] = w * (load(to_weights + at) - load(along + i)) * a.scale;
-                            if (!seen[s]) w = slope[s] = Lanes{};
-                            store(weights + at, w);
-                            store(slopes + at, slope[s]);
+                    memset(k_sums, 0, STRIP * BLOCK * d * sizeof(float));
+                    memset(v_sums, 0, STRIP * BLOCK * d * sizeof(float));
+                    for (int64_t from = 0; from < all; from += QUERIES) {
+                        const int64_t here = all - from < QUERIES ? all - from : QUERIES;
+                        const int64_t* which = listed.block.data() + from;
+                        for (int64_t j = 0; j < strip; j++) {
+                            const Value *own_keys = k_blocks + j * BLOCK * d, *own_values = v_blocks + j * BLOCK * d;
+                            for (int64_t x = 0; x < here; x++) {
+                                const Value *to_q = q_columns + which[x] * panels, *to_g = g_columns + which[x] * panels;
+                                Engine::product(own_keys, d, [&](int64_t s) { return to_q + s * PANEL; }, steps,
+                                                scores + x * BLOCK, wide);
+                                Engine::product(own_values, d, [&](int64_t s) { return to_g + s * PANEL; }, steps,
+                                                to_weights + x * BLOCK, wide);
+                            }
+                            for (int64_t row = 0; row < BLOCK; row += 2) {
+                                const int64_t key = token + j * BLOCK + row;
+                                for (int64_t i = 0; i < here * BLOCK; i += LANES) {
+                                    const int64_t x = i / BLOCK, place = which[x] * BLOCK + i % BLOCK;
+                                    Lanes slope[2];
+                                    for (int64_t s = 0; s < 2; s++) {
+                                        const int64_t at = (row + s) * wide + i;
+                                        Lanes w = power_of_two<PRECISE>(load(scores + at) * factor - load(base + place));
+                                        slope[s] = w * (load(to_weights + at) - load(along + place)) * a.scale;
+                                        if (key + s >= last) {
+                                            w = slope[s] = Lanes{};
+                                        } else if (key_rank != nullptr && listed.compared[from + x]) {
+                                            const IntLanes seen =
+                                                less_or_equal(every(key_rank[key + s]), ranks(own_rank + place));
+                                            w = select(seen, w, Lanes{});
+                                            slope[s] = select(seen, slope[s], Lanes{});
+                                        }
+                                        store(weights + at, w);
+                                        store(slopes + at, slope[s]);
+                                    }
+                                    Engine::put(slope_panels + (x * STRIP + j) * PANEL, row, i % BLOCK, slope[0], slope[1]);
+                                }
+                            }
+                            for (int64_t s = 0; s < steps; s++) {
+                                const int64_t to = j * BLOCK * d + s * 32;
+                                Engine::product(weights, wide,
+                                                [&](int64_t x) { return g_rows + which[x] * panels + s * PANEL; }, here,
+                                                v_sums + to, d, from > 0);
+                                Engine::product(slopes, wide,
+                                                [&](int64_t x) { return q_rows + which[x] * panels + s * PANEL; }, here,
+                                                k_sums + to, d, from > 0);
+                            }
                         }
-                        __m512bh both = _mm512_cvtne2ps_pbh((__m512)slope[1], (__m512)slope[0]);
-                        bf16* tile = all_slopes + (i / 16 * (wide / 32) + j / 32) * TILE;
-                        _mm512_store_si512(tile + row / 2 * 32, interleave((__m512i)both));
+                        // Transposed: (channels x keys) (keys x queries).
+                        for (int64_t x = 0; x < here; x++)
+                            for (int64_t s = 0; s < steps; s++)
+                                Engine::product(k_turned + s * 32 * STRIP * BLOCK, STRIP * BLOCK,
+                                                [&](int64_t j) { return slope_panels + (x * STRIP + j) * PANEL; }, strip,
+                                                q_sums + which[x] * panels + s * PANEL, 32, true);
                     }
+                    for (int64_t row = 0; row < length; row++)
+                        for (int64_t c = 0; c < width; c += LANES) {
+                            const int64_t to = (head * a.keys + token + row) * width + c;
+                            store(grad_k + to, load(k_sums + row * d + c));
+                            store(grad_v + to, load(v_sums + row * d + c));
+                        }
                 }
-                for (int64_t which = 0; which < 2; which++)
-                    for (int64_t c = 0; c < d; c += 32) {
-                        const bf16* rows = which ? q_rows : g_rows;
-                        bf16* to = (which ? grad_k : grad_v) + head * m * d;
-                        product(which ? slopes : weights, tall, rows + c / 16 * (tall / 32) * TILE, tall / 32, sums, 32);
-                        for (int64_t row = 0; row < 32 && j + row < m; row++)
-                            for (int64_t e = 0; e < 32; e += LANES)
-                                store(to + (j + row) * d + c + e, load(sums + row * 32 + e));
-                    }
             }
-            // Transposed: (channels x keys) (keys x queries).
-            for (int64_t c = 0; c < d; c += 32)
-                for (int64_t i = 0; i < tall; i += 32)
-                    product(k_turned + c * wide, wide, all_slopes + i / 16 * (wide / 32) * TILE, wide / 32,
-                            q_sums + c * tall + i, tall);
-            for (int64_t i = 0; i < n; i += 16)
-                for (int64_t c = 0; c < d; c += 16) {
-                    __m512i r[16];
-                    for (int64_t e = 0; e < 16; e++) r[e] = _mm512_loadu_si512(q_sums + (c + e) * tall + i);
-                    transpose(r);
-                    for (int64_t e = 0; e < 16 && i + e < n; e++)
-                        store(grad_q + (head * n + i + e) * d + c, (Lanes)r[e]);
-                }
+            over_blocks(a.query_start, q_first, [&](int64_t i, int64_t token, int64_t count) {
+                for (int64_t c = 0; c < width; c += LANES)
+                    for (int64_t part = 0; part < count; part += LANES) {
+                        Lanes r[16];
+                        const float* from = q_sums + i * panels + c / 32 * PANEL + c % 32 * 32 + part;
+                        for (int64_t e = 0; e < 16; e++) r[e] = load(from + e * 32);
+                        transpose(r);
+                        for (int64_t e = 0; e < 16 && part + e < count; e++)
+                            store(grad_q + (head * n + token + part + e) * width + c, r[e]);
+                    }
+            });
         }
     });
 }
-#endif

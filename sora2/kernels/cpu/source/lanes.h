@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <vector>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -24,6 +25,51 @@ typedef uint32_t BitLanes __attribute__((vector_size(64)));
 typedef uint16_t HalfLanes __attribute__((vector_size(32)));
 
 constexpr int64_t LANES = 16;
+
+// A vector as wide as the processor's.
+#if defined(__AVX512F__)
+constexpr int VECTOR = 16;
+#elif defined(__AVX__)
+constexpr int VECTOR = 8;
+#else
+constexpr int VECTOR = 4;
+#endif
+typedef float Vector __attribute__((vector_size(VECTOR * 4)));
+typedef int32_t IntVector __attribute__((vector_size(VECTOR * 4)));
+
+template <class V, class All>
+static inline V piece(const All& of, int number) {
+    V v;
+    memcpy(&v, (const V*)&of + number, sizeof v);
+    return v;
+}
+
+// Comparisons and choices of wider vectors than the processor has are compiled value by value: they go by pieces.
+template <class V, class All, class F>
+static inline IntLanes compare(All a, All b, F f) {
+    IntLanes result;
+    for (int i = 0; i < LANES / VECTOR; i++) {
+        const IntVector found = f(piece<V>(a, i), piece<V>(b, i));
+        memcpy((IntVector*)&result + i, &found, sizeof found);
+    }
+    return result;
+}
+
+static inline IntLanes less(Lanes a, Lanes b) {
+    return compare<Vector>(a, b, [](Vector x, Vector y) { return x < y; });
+}
+
+static inline IntLanes less_or_equal(IntLanes a, IntLanes b) {
+    return compare<IntVector>(a, b, [](IntVector x, IntVector y) { return x <= y; });
+}
+
+static inline Lanes select(IntLanes where, Lanes yes, Lanes no) {
+#if defined(__AVX512F__)
+    return where ? yes : no;
+#else
+    return (Lanes)(((IntLanes)yes & where) | ((IntLanes)no & ~where));
+#endif
+}
 
 // How much of a group of lanes lies inside the row: all of it, or the first `count`.
 struct Whole {};
@@ -77,7 +123,7 @@ static inline HalfLanes narrow(Lanes v) {
 #else
     BitLanes bits = (BitLanes)v;
     BitLanes rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-    BitLanes nan = (BitLanes)(v != v);
+    BitLanes nan = (BitLanes)compare<Vector>(v, v, [](Vector x, Vector y) { return x != y; });
     return __builtin_convertvector((rounded & ~nan) | ((bits >> 16 | 0x40) & nan), HalfLanes);
 #endif
 }
@@ -139,13 +185,13 @@ static inline float largest(Lanes v) {
 #endif
 }
 
-static inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
+static inline Lanes larger(Lanes a, Lanes b) { return select(less(b, a), a, b); }
 
 // e^x to 2 ulp for x <= 0 or moderate x; below -87 it is 0. NaN stays NaN.
 static inline Lanes exponential(Lanes x) {
     const Lanes low = spread(-87.0f);
-    IntLanes tiny = x < low;
-    Lanes y = tiny ? low : x;
+    IntLanes tiny = less(x, low);
+    Lanes y = select(tiny, low, x);
     Lanes turns = y * 1.44269504f;
     Lanes shifted = turns + 12582912.0f;  // the sum's low bits are the nearest integer
     IntLanes power = (IntLanes)shifted << 23;
@@ -160,7 +206,43 @@ static inline Lanes exponential(Lanes x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     Lanes result = (Lanes)((IntLanes)p + power);
-    return tiny ? Lanes{} : result;
+    return select(tiny, Lanes{}, result);
+}
+
+// A 16 x 16 square of 32-bit values, turned.
+static inline void transpose(Lanes r[16]) {
+#if defined(__AVX512F__)
+    __m512i t[16], *x = (__m512i*)r;
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        x[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        x[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        x[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+#else
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < i; j++) {
+            const float kept = r[i][j];
+            r[i][j] = r[j][i];
+            r[j][i] = kept;
+        }
+#endif
 }
 
 // Calls f(offset, Whole or Part) over a row of `width`.
@@ -170,6 +252,19 @@ static inline void over(int64_t width, F f) {
     for (; i + LANES <= width; i += LANES) f(i, Whole{});
     if (i < width) f(i, Part{width - i});
 }
+
+// Buffers of a thread, each at the start of a cache line.
+struct Buffers {
+    std::vector<std::unique_ptr<char[]>> kept;
+    template <class T>
+    T* take(int64_t count) {
+        kept.emplace_back(new char[count * sizeof(T) + 64]);
+        char* data = kept.back().get();
+        return (T*)(data + (64 - (uintptr_t)data % 64) % 64);
+    }
+};
+
+static inline int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
 
 // ---- threads: the pool of the OpenMP runtime that is loaded already, so that there is one pool and not two ----
 

@@ -128,26 +128,41 @@ void sora2_squared_relu_backward(int half, const void* x, const void* grad, void
     });
 }
 
+// Floats in a vector of this processor.
+int sora2_vector() { return VECTOR; }
+
 // Whether this processor has AMX and the system lets this process use it.
 int sora2_has_tiles() {
 #if defined(SORA2_AMX)
-    return request_tiles();
+    return tiles_allowed = request_tiles();
 #else
     return 0;
 #endif
 }
 
+void sora2_attention(const Attention* call, int half, const void* q, const void* k, const void* v, void* out,
+                     float* level) {
+    typed(half, [&](auto* element) {
+        using T = ELEMENT(element);
+        with_panels<T>([&](auto* engine) {
+            attention<ELEMENT(engine)>(*call, (const T*)q, (const T*)k, (const T*)v, (T*)out, level);
+        });
+    });
+}
+
+void sora2_attention_backward(const Attention* call, int half, const void* q, const void* k, const void* v,
+                              const void* out, const float* level, const void* grad, void* grad_q, void* grad_k,
+                              void* grad_v) {
+    typed(half, [&](auto* element) {
+        using T = ELEMENT(element);
+        with_panels<T>([&](auto* engine) {
+            attention_backward<ELEMENT(engine)>(*call, (const T*)q, (const T*)k, (const T*)v, (const T*)out, level,
+                                                (const T*)grad, (T*)grad_q, (T*)grad_k, (T*)grad_v);
+        });
+    });
+}
+
 #if defined(SORA2_AMX)
-void sora2_attention(const Attention* call, const void* q, const void* k, const void* v, void* out, float* level) {
-    attention(*call, (const bf16*)q, (const bf16*)k, (const bf16*)v, (bf16*)out, level);
-}
-
-void sora2_attention_backward(const Attention* call, const void* q, const void* k, const void* v, const void* out,
-                              const float* level, const void* grad, void* grad_q, void* grad_k, void* grad_v) {
-    attention_backward(*call, (const bf16*)q, (const bf16*)k, (const bf16*)v, (const bf16*)out, level,
-                       (const bf16*)grad, (bf16*)grad_q, (bf16*)grad_k, (bf16*)grad_v);
-}
-
 void sora2_weight_gradient(const void* grad, const void* x, int64_t rows, int64_t outputs, int64_t inputs, float* out,
                            int64_t threads) {
     weight_gradient((const bf16*)grad, (const bf16*)x, rows, outputs, inputs, out, threads);

@@ -74,7 +74,7 @@ template <class T>
 static void squared_relu(const T* x, T* out, int64_t size, int64_t threads) {
     elementwise<T>(size, threads, [&](int64_t i, auto part) {
         Lanes v = load(x + i, part);
-        v = v < 0.0f ? Lanes{} : v;
+        v = select(less(v, Lanes{}), Lanes{}, v);
         store(out + i, v * v, part);
     });
 }
@@ -83,7 +83,7 @@ template <class T>
 static void squared_relu_backward(const T* x, const T* grad, T* out, int64_t size, int64_t threads) {
     elementwise<T>(size, threads, [&](int64_t i, auto part) {
         Lanes v = load(x + i, part);
-        v = v < 0.0f ? Lanes{} : v;
+        v = select(less(v, Lanes{}), Lanes{}, v);
         store(out + i, load(grad + i, part) * (v + v), part);
     });
 }

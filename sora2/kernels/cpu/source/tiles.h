@@ -5,8 +5,6 @@
 // packed into such tiles first. Summed lengths are padded to multiples of 32 with zeros.
 #pragma once
 
-#include <vector>
-
 #include "lanes.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
@@ -39,23 +37,11 @@ struct Tiles {
 
 constexpr int64_t TILE = 512;  // bf16 values of a tile
 
-// Buffers of a thread, each at the start of a cache line.
-struct Buffers {
-    std::vector<std::unique_ptr<char[]>> kept;
-    template <class T>
-    T* take(int64_t count) {
-        kept.emplace_back(new char[count * sizeof(T) + 64]);
-        char* data = kept.back().get();
-        return (T*)(data + (64 - (uintptr_t)data % 64) % 64);
-    }
-};
-
-static inline int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
-
-// c (32 x 32) = a (32 x 32 steps) b, or c += a b; `b` points at the first tile of a column of tiles, the next column
-// follows it.
-static inline void product(const bf16* a, int64_t a_stride, const bf16* b, int64_t steps, float* c, int64_t c_stride,
-                           bool add = false) {
+// c (32 x 32) = a (32 x 32 steps) b, or c += a b. `at(step)` points at the first of two tiles, 32 columns of b, and the
+// second lies `second` values behind it.
+template <class At>
+static inline void product(const bf16* a, int64_t a_stride, At at, int64_t second, int64_t steps, float* c,
+                           int64_t c_stride, bool add = false) {
     if (add) {
         _tile_loadd(0, c, c_stride * 4);
         _tile_loadd(1, c + 16, c_stride * 4);
@@ -68,10 +54,11 @@ static inline void product(const bf16* a, int64_t a_stride, const bf16* b, int64
         _tile_zero(3);
     }
     for (int64_t k = 0; k < steps; k++) {
+        const bf16* b = at(k);
         _tile_loadd(4, a + k * 32, a_stride * 2);
-        _tile_loadd(6, b + k * TILE, 64);
+        _tile_loadd(6, b, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + (steps + k) * TILE, 64);
+        _tile_loadd(7, b + second, 64);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, a + 16 * a_stride + k * 32, a_stride * 2);
         _tile_dpbf16ps(2, 5, 6);
@@ -83,55 +70,14 @@ static inline void product(const bf16* a, int64_t a_stride, const bf16* b, int64
     _tile_stored(3, c + 16 * c_stride + 16, c_stride * 4);
 }
 
-static inline void transpose(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
 // 16 rows of pairs -> 32 rows of 16 values.
-static inline void separate(const __m512i r[16], bf16* to, int64_t stride) {
+static inline void separate(const Lanes r[16], bf16* to, int64_t stride) {
     for (int64_t i = 0; i < 16; i++) {
         bf16* pair = to + 2 * i * stride;
-        _mm256_storeu_si256((__m256i*)pair, _mm512_cvtepi32_epi16(r[i]));
-        _mm256_storeu_si256((__m256i*)(pair + stride), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r[i], 16)));
+        const __m512i both = (__m512i)r[i];
+        _mm256_storeu_si256((__m256i*)pair, _mm512_cvtepi32_epi16(both));
+        _mm256_storeu_si256((__m256i*)(pair + stride), _mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
     }
-}
-
-// Rows of x (length, width) as columns: B operand of a product that sums over channels. Also, where `plain` is not
-// null, x transposed as it is, (width, padded length): A operand.
-static void pack_columns(const bf16* x, int64_t length, int64_t width, bf16* to, bf16* plain = nullptr) {
-    const int64_t steps = width / 32, whole = padded(length);
-    for (int64_t n = 0; n < whole; n += 16)
-        for (int64_t k = 0; k < steps; k++) {
-            __m512i r[16];
-            for (int64_t i = 0; i < 16; i++)
-                r[i] = n + i < length ? _mm512_loadu_si512(x + (n + i) * width + k * 32) : _mm512_setzero_si512();
-            transpose(r);
-            bf16* tile = to + (n / 16 * steps + k) * TILE;
-            for (int64_t i = 0; i < 16; i++) _mm512_store_si512(tile + i * 32, r[i]);
-            if (plain != nullptr) separate(r, plain + k * 32 * whole + n, whole);
-        }
 }
 
 static inline __m512i interleave(__m512i low_and_high) {
@@ -176,16 +122,17 @@ static void weight_gradient(const bf16* grad, const bf16* x, int64_t rows, int64
             bf16* turned = own.take<bf16>(32 * whole);
             for (int64_t o = first * 32; o < last * 32; o += 32) {
                 for (int64_t n = 0; n < whole; n += 16) {
-                    __m512i r[16];
+                    Lanes r[16];
                     for (int64_t i = 0; i < 16; i++)
-                        r[i] = n + i < here ? _mm512_loadu_si512(grad + (begin + n + i) * outputs + o)
-                                            : _mm512_setzero_si512();
+                        r[i] = n + i < here ? load((const float*)(grad + (begin + n + i) * outputs + o)) : Lanes{};
                     transpose(r);
                     separate(r, turned + n, whole);
                 }
-                for (int64_t i = 0; i < inputs; i += 32)
-                    product(turned, whole, packed + i / 16 * steps * TILE, steps, out + o * inputs + i, inputs,
-                            begin > 0);
+                for (int64_t i = 0; i < inputs; i += 32) {
+                    const bf16* column = packed + i / 16 * steps * TILE;
+                    product(turned, whole, [&](int64_t k) { return column + k * TILE; }, steps * TILE, steps,
+                            out + o * inputs + i, inputs, begin > 0);
+                }
             }
         });
     }
