@@ -21,6 +21,7 @@ help:
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
+	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 

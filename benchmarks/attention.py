@@ -230,7 +230,7 @@ def plot(records: dict[str, dict], path: Path) -> None:
         xscale="log",
         yscale="log",
         xlabel="1 / density",
-        ylabel="speed-up over dense SDPA of the same dtype, forward + backward",
+        ylabel="speed-up over dense SDPA, forward + backward",
     )
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
