@@ -16,11 +16,11 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
+
+from sora2.cli import CommandError, run_apart
 
 RESULTS = Path(__file__).parent / "results"
 FRAMES, SIZE = 113, 128
@@ -32,10 +32,10 @@ def run(*words: object) -> None:
     """A `sora2` command, printed; the script ends with its error."""
     command = [str(w) for w in words]
     print(f"\n== sora2 {shlex.join(command)}", flush=True)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    done = subprocess.run([sys.executable, "-m", "sora2.cli", *command], env=environment)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    try:
+        run_apart(*command)
+    except CommandError as error:
+        raise SystemExit(str(error)) from error
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:

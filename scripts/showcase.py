@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shlex
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from sora2.cli import CommandError, run_apart
 from sora2.media import read_clip
 from sora2.metrics.page import Page
 
@@ -46,10 +44,10 @@ class Steps:
         shown = "sora2 " + shlex.join(words)
         print(f"\n== {title}\n   {shown}", flush=True)
         start = time.perf_counter()
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        done = subprocess.run([sys.executable, "-m", "sora2.cli", *words], env=environment)
-        if done.returncode:
-            raise SystemExit(f"`{shown}` failed with exit code {done.returncode}")
+        try:
+            run_apart(*words)
+        except CommandError as error:
+            raise SystemExit(str(error)) from error
         self.times.append((title, time.perf_counter() - start, shown))
 
     @property

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from sora2.atomic import save_json, save_text
+from sora2.cli import run_apart
 from sora2.commands.train import compose_config
 from sora2.errors import UserError
 from sora2.studies.energy import EnergyMeter
@@ -75,7 +76,7 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     overrides = ["experiment=speedrun", f"name={folder.name}", f"out={folder.parent}", *args.overrides]
     config = compose_config(overrides)
     energy, started = EnergyMeter(), time.perf_counter()
-    sora2("train", *overrides)
+    run_apart("train", *overrides)
     seconds = time.perf_counter() - started
     trained = yaml.safe_load((folder / "export" / "config.yaml").read_text())
     samples = trained["samples_seen"]
@@ -96,8 +97,8 @@ def run_gate(export: Path, args: argparse.Namespace) -> list[GateResult]:
     if args.checkpoint is None:
         shutil.rmtree(generated, ignore_errors=True)
     if not (real / "metrics.json").is_file():
-        sora2("evaluate", "--real", *common, "--out", str(real))
-    sora2(
+        run_apart("evaluate", "--real", *common, "--out", str(real))
+    run_apart(
         "evaluate", "--checkpoint", str(export), *common, "--dtype", args.dtype, "--batch-size", "16",
         "--out", str(generated),
     )  # fmt: skip
@@ -106,10 +107,6 @@ def run_gate(export: Path, args: argparse.Namespace) -> list[GateResult]:
         for folder, name in ((generated, "generated"), (real, "real"))
     ]
     return check_gate(*rows)
-
-
-def sora2(command: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "sora2.cli", command, *arguments], check=True)
 
 
 def describe(report: dict[str, Any], results: list[GateResult]) -> str:

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 from sora2.errors import UserError
 
@@ -61,6 +65,23 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nsora2 {name}: interrupted; finished shards and checkpoints are kept", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+class CommandError(UserError):
+    """A command that ran in a process of its own failed; what it said is on the screen."""
+
+
+def run_apart(*words: object, folder: Path | None = None) -> None:
+    """`sora2 WORDS` in a process of its own, in `folder`, with its output on the screen line by line.
+
+    Raises:
+        CommandError: it did not exit with 0.
+    """
+    command = [str(w) for w in words]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, "-m", "sora2.cli", *command], env=environment, cwd=folder)
+    if done.returncode:
+        raise CommandError(f"`sora2 {shlex.join(command)}` failed with exit code {done.returncode}")
 
 
 if __name__ == "__main__":

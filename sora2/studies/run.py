@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 
 from sora2.atomic import save_json
+from sora2.cli import run_apart
 from sora2.commands.train import CONFIG_DIR, compose_config
 from sora2.config import ConfigError
 from sora2.generate.checkpoint import read_checkpoint
@@ -112,7 +111,7 @@ class StudyRunner:
             )
         if not done:
             save_json(asked, note)
-            _sora2("train", *asked, f"name={place.name}", f"out={place.parent}")
+            run_apart("train", *asked, f"name={place.name}", f"out={place.parent}", folder=ROOT)
         return export
 
     def _training(self, run: str, seed: int) -> dict[str, float]:
@@ -174,7 +173,8 @@ class StudyRunner:
     def _measure(self, flags: list[str], out: Path, row: str) -> dict[str, Any]:
         """Metric -> estimate, interval over captions, clips measured of clips asked."""
         chosen = ["--metrics", ",".join(self.study.metrics)] if self.study.metrics else []
-        _sora2("evaluate", *flags, *chosen, "--no-controls", "--quiet", "--show", "0", "--out", str(out))
+        shown = ("--no-controls", "--quiet", "--show", "0")
+        run_apart("evaluate", *flags, *chosen, *shown, "--out", out, folder=ROOT)
         summary = json.loads((out / "metrics.json").read_text())["rows"][row]["summary"]
         return {
             metric: {**s["value"], "measured": s["measured"], "clips": s["clips"]}
@@ -207,11 +207,6 @@ class StudyRunner:
             },
             self.record,
         )
-
-
-def _sora2(command: str, *arguments: str) -> None:
-    """One of the project's commands, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "sora2.cli", command, *arguments], check=True, cwd=ROOT)
 
 
 def _digest(value: Any) -> str:

@@ -129,8 +129,8 @@ def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, 
     assert fast["training"]["fast"]["samples"] == 48 and fast["training"]["fast"]["flops"] > 0
     # another seed later, or in another process: what is there stays, and is in the record
     calls = []
-    real = runner_module._sora2
-    monkeypatch.setattr(runner_module, "_sora2", lambda *a: (calls.append(a[0]), real(*a))[1])
+    real = runner_module.run_apart
+    monkeypatch.setattr(runner_module, "run_apart", lambda *a, **k: (calls.append(a[0]), real(*a, **k))[1])
     StudyRunner("rates", study, tmp_path / "runs", record).run(("fast",), (0, 1))
     again = json.loads(record.read_text())
     assert calls == ["train"]
