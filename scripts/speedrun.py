@@ -44,7 +44,7 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/speedrun"))
     add("--checkpoint", type=Path, help="do not train: an export folder whose gate is measured")
     add("--clips", type=int, default=CLIPS, help=f"captions of the gate; a record needs {CLIPS}")
-    add("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the network when it samples")
+    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="of the network when it samples")
     add("--workers", type=int, default=1, help="processes that measure")
     add("--record", metavar="WHAT_CHANGED", help="append the result to notebooks/SPEEDRUN.md")
     add("overrides", nargs="*")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora2.generate.cascade import SOUND_TASKS
-from sora2.generate.flags import add_sampling_flags, override_sampling
+from sora2.generate.flags import add_dtype_flag, add_sampling_flags, override_sampling
 from sora2.metrics import MetricError, all_corpus_metrics, all_metrics, select_metrics
 from sora2.metrics.task_requests import CONDITIONS
 from sora2.metrics.weights import missing_weights, set_weights
@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, default=8)
     add("--device", help="default: cuda if there is one, else cpu")
-    add("--dtype", choices=["fp32", "bf16"], default="fp32")
+    add_dtype_flag(parser)
     add(
         "--video-codec",
         metavar="DIR",
@@ -291,11 +291,12 @@ def load_pipeline(args: argparse.Namespace) -> Pipeline | Cascade:
 
     from sora2.generate import Pipeline
     from sora2.generate.cascade import Cascade
+    from sora2.kernels import choose_dtype
 
     device = args.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
+    dtype = choose_dtype(device, args.dtype)
 
     def load(folder: str) -> Pipeline:
         return Pipeline.from_checkpoint(

@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     from sora2.generate.checkpoint import read_checkpoint
     from sora2.generate.pipeline import Pipeline
     from sora2.generate.record import check_writable, save_sample
+    from sora2.kernels import choose_dtype
 
     check_writable([out for out, _ in clips], args.overwrite)
     base = read_checkpoint(args.checkpoint).sampling()
@@ -54,14 +55,14 @@ def main(argv: list[str]) -> int:
     pipeline = Pipeline.from_checkpoint(
         args.checkpoint,
         device,
-        {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype],
+        choose_dtype(device, args.dtype),
         device_map=args.device_map,
         offload_folder=args.offload_folder,
         video_codec=args.video_codec,
         audio_codec=args.audio_codec,
         batch_size=args.batch_size,
     )
-    info = {**pipeline.info, "device": str(device), "dtype": args.dtype}
+    info = {**pipeline.info, "device": str(device)}
     with processes.split_between_processes(requests) as mine:
         bar = tqdm(
             total=len(mine), desc="clips", unit="clip", disable=not processes.is_main_process or len(mine) < 2

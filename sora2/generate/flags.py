@@ -10,6 +10,7 @@ from sora2.diffusion.guidance import GuidanceConfig
 from sora2.diffusion.samplers import SAMPLERS
 from sora2.diffusion.tasks import TASKS
 from sora2.generate.request import TRAINING_ONLY, Request, RequestError, SamplingConfig, resolve_task
+from sora2.kernels import PRODUCTS
 
 EXAMPLES = """examples, each with --checkpoint DIR:
   sora2 sample --prompt "a red rubber ball bounces" --out out.mp4     text to video with sound
@@ -95,13 +96,23 @@ def build_parser() -> argparse.ArgumentParser:
     machine = parser.add_argument_group("where it runs")
     add = machine.add_argument
     add("--device", default=None, help="default: cuda if there is one, else cpu")
-    add("--dtype", choices=["fp32", "bf16"], default="fp32", help="precision of the network")
+    add_dtype_flag(parser)
     add("--device-map", help="auto: spread a large model over all devices, CPU and disk (accelerate)")
     add("--offload-folder", help="disk space of --device-map")
     add("--batch-size", type=int, default=8, help="clips sampled at once")
     add("--video-codec", metavar="DIR", help="where the video codec lies now")
     add("--audio-codec", metavar="DIR", help="where the audio codec lies now")
     return parser
+
+
+def add_dtype_flag(parser: argparse._ActionsContainer) -> None:
+    """The flag whose value `sora2.kernels.choose_dtype` reads."""
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", *PRODUCTS],
+        default="auto",
+        help="of the network's products (default: auto, bf16 where the hardware multiplies it, else fp32)",
+    )
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from sora2.generate.grid import World
 from sora2.generate.plan import Plan, Window, plan
 from sora2.generate.request import Request
 from sora2.generate.streaming import StreamedSampler
+from sora2.kernels import PRODUCTS
 from sora2.model import Transformer
 from sora2.model.cache import KVCache
 from sora2.model.streaming import Film
@@ -78,6 +79,7 @@ class Pipeline:
             "checkpoint_sha256": checkpoint.sha256(),
             "samples_seen": checkpoint.config.get("samples_seen"),
             "codec_fingerprints": codecs.fingerprints(),
+            "dtype": next((name for name, d in PRODUCTS.items() if d == dtype), str(dtype)),
         }
         return cls(model, codecs, world, device=device, dtype=dtype, batch_size=batch_size, info=info)
 

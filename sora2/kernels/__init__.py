@@ -1,7 +1,7 @@
 """Attention patterns and their backends behind one dispatch point, and the fused element-wise operations."""
 
 from sora2.kernels.activation import squared_relu
-from sora2.kernels.bf16 import bf16_speedup, has_fast_bf16
+from sora2.kernels.bf16 import PRODUCTS, bf16_speedup, choose_dtype, has_fast_bf16
 from sora2.kernels.call import AttentionError
 from sora2.kernels.cpu.choice import (
     CpuKernelError,
@@ -30,6 +30,7 @@ from sora2.kernels.topk import select_tiles
 __all__ = [
     "BACKENDS",
     "PADDING",
+    "PRODUCTS",
     "AttentionError",
     "Boxes",
     "Choice",
@@ -51,6 +52,7 @@ __all__ = [
     "attention",
     "bf16_speedup",
     "cached_tiling",
+    "choose_dtype",
     "concatenate",
     "cpu_kernels",
     "dense_pattern",

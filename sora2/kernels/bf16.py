@@ -1,4 +1,4 @@
-"""Whether bf16 products are worth it on this CPU: the one notion of it, measured."""
+"""Whether bf16 products are worth it: the one notion of it, measured on CPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 #: Below this bf16 gains less than its conversions cost.
 WORTH_IT = 1.2
+#: What a network's products may run in, by the names of flags.
+PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @functools.cache
@@ -35,5 +37,14 @@ def bf16_speedup(size: int = 768, rounds: int = 3) -> float:
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 products run at least `WORTH_IT` times as fast as float32."""
+    """Whether bf16 products run at least `WORTH_IT` times as fast as float32 on this CPU."""
     return bf16_speedup() > WORTH_IT
+
+
+def choose_dtype(device: str | torch.device, asked: str = "auto") -> torch.dtype:
+    """Of a network's products: a name of `PRODUCTS`, or "auto": bf16 on CUDA and on CPUs that multiply it faster."""
+    if asked != "auto":
+        return PRODUCTS[asked]
+    kind = torch.device(device).type
+    fast = kind == "cuda" or (kind == "cpu" and has_fast_bf16())
+    return torch.bfloat16 if fast else torch.float32

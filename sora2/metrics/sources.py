@@ -160,6 +160,7 @@ def generated_items(
     """
     settings = {
         "checkpoint": pipeline.info.get("checkpoint_sha256"),
+        "dtype": pipeline.info.get("dtype"),
         "sampling": str(sampling),
         "task": task,
     }

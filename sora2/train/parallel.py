@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from sora2.config import ConfigError
-from sora2.kernels import has_fast_bf16, use_cpu_kernels
+from sora2.kernels import choose_dtype, use_cpu_kernels
 from sora2.train.config import TrainerConfig
 from sora2.train.recipe import Recipe
 
@@ -28,13 +28,13 @@ def device(config: TrainerConfig) -> torch.device:
 
 
 def precision(config: TrainerConfig) -> str:
-    """What "auto" means here: bf16 autocast on CUDA and on CPUs that multiply bf16 faster, else float32.
+    """What "auto" means here, see `choose_dtype`.
 
     The answer is written to the run's config.yaml, and a resumed run keeps it.
     """
     if config.precision != "auto":
         return config.precision
-    return "bf16-mixed" if device(config).type == "cuda" or has_fast_bf16() else "32-true"
+    return "bf16-mixed" if choose_dtype(device(config)) == torch.bfloat16 else "32-true"
 
 
 def cpu_kernels(config: TrainerConfig) -> str:

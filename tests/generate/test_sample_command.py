@@ -12,6 +12,7 @@ from tiny import film, save_checkpoint, save_film
 from sora2.cli import main as sora2
 from sora2.commands.sample import main
 from sora2.generate import RequestError
+from sora2.kernels import has_fast_bf16
 from sora2.media import read_clip
 
 
@@ -84,7 +85,9 @@ def test_the_record_repeats_the_clip(folder, tmp_path):
         "--audio-guidance",
         "1.5",
     )
-    arguments = json.loads((tmp_path / "a.json").read_text())["arguments"]
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["dtype"] == ("bf16" if has_fast_bf16() else "fp32")
+    arguments = record["arguments"]
     arguments[arguments.index("--out") + 1] = str(tmp_path / "b.mp4")
     main(arguments)
     a, b = read_clip(tmp_path / "a.mp4"), read_clip(tmp_path / "b.mp4")

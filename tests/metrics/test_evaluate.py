@@ -245,6 +245,8 @@ def test_clips_made_before_an_interruption_are_not_made_again(tmp_path, monkeypa
     (tmp_path / "out" / "clips" / "generated" / "bounce-test-000000001-seed0.mp4").unlink()
     assert main(arguments) == 0 and len(made) == 3
     assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 5  # other settings are other clips
+    pipeline.info = {**pipeline.info, "dtype": "bf16"}
+    assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 7  # and so is another dtype
 
 
 def test_what_is_mixed_or_missing_is_said(tmp_path, capsys, clips):

@@ -148,9 +148,9 @@ def test_a_damaged_checkpoint_is_named(world):
 
 def test_a_resumed_run_keeps_the_precision_that_auto_chose(world, monkeypatch):
     extra = {"trainer.max_samples": 16, "trainer.checkpoint_every_samples": 8, "trainer.precision": "auto"}
-    monkeypatch.setattr("sora2.train.parallel.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("sora2.kernels.bf16.has_fast_bf16", lambda: True)
     folder = run(world, "auto", **extra, **{"trainer.stop_at_samples": 8})
-    monkeypatch.setattr("sora2.train.parallel.has_fast_bf16", lambda: False)
+    monkeypatch.setattr("sora2.kernels.bf16.has_fast_bf16", lambda: False)
     run(world, "auto", **extra)
     saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]
     assert saved["samples_seen"] == 16
