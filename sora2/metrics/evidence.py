@@ -24,8 +24,8 @@ from sora2.types import Clip
 cv2.setNumThreads(1)
 
 #: What a metric may need beside its clip. "paths" are the truth's positions per frame, which a commanded truth (of a
-#: generated clip) does not have; "reference" is the clip that this one should reproduce,
-#: "enrolment" other clips of the person who should be in this one.
+#: generated clip) does not have unless its condition fixes them; "reference" is the clip that this one should
+#: reproduce, "enrolment" other clips of the person who should be in this one.
 NEEDS = ("video", "audio", "truth", "paths", "reference", "enrolment")
 
 #: Scenes of the toybox whose balls can be followed by their colour: those of the cradle touch.

@@ -15,7 +15,7 @@ from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.generate.cascade import Cascade
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
-from sora2.metrics.task_requests import CONDITIONS
+from sora2.metrics.task_requests import CONDITIONS, FIXES_PATHS
 from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError
 from sora2.toybox import GRAVITIES, MATERIALS, Toybox, ToyboxConfig
@@ -49,6 +49,20 @@ def commanded(truth: dict[str, Any]) -> dict[str, Any]:
             kept[name] = [{f: thing[f] for f in fields if f in thing} for thing in truth[name]]
     words, _ = spoken_words(truth)
     return kept | ({"words": words} if words else {})
+
+
+def expected(truth: dict[str, Any], task: str) -> dict[str, Any]:
+    """What is asked of a clip that a task makes from a toybox clip: what the caption commands, and, where the condition
+    fixes them, the paths of the balls."""
+    asked = commanded(truth)
+    if task in FIXES_PATHS and "balls" in truth:
+        asked |= {name: truth[name] for name in ("fps", "camera") if name in truth}
+        balls = zip(asked["balls"], truth["balls"], strict=True)
+        asked["balls"] = [
+            ball | {name: whole[name] for name in ("x", "y", "visible") if name in whole}
+            for ball, whole in balls
+        ]
+    return asked
 
 
 def find_films(folder: Path) -> list[Path]:
@@ -165,11 +179,12 @@ def generated_items(
         "task": task,
     }
     stride = pipeline.world.temporal_stride
+    truths = {clip.key: expected(clip.meta["truth"], task) for clip in real}
     wanted = [(clip, first_seed + s) for clip in real for s in range(seeds)]
     found = {
         (clip.key, seed): item
         for clip, seed in wanted
-        if (item := _made_before(folder, clip, seed, settings)) is not None
+        if (item := _made_before(folder, clip, seed, settings, truths[clip.key])) is not None
     }
     missing = [(clip, seed) for clip, seed in wanted if (clip.key, seed) not in found]
     with tqdm(
@@ -183,7 +198,7 @@ def generated_items(
             ]
             for (source, seed), made in zip(group, pipeline.generate(requests), strict=True):
                 path = _path(folder, source, seed)
-                truth = commanded(source.meta["truth"])
+                truth = truths[source.key]
                 write_clip(made, path, lossless_audio=True, crf=GENERATED_CRF)
                 side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
                 save_json(side, path.with_suffix(".json"))
@@ -199,7 +214,9 @@ def _path(folder: Path, source: Clip, seed: int) -> Path:
     return folder / f"{source.key}-seed{seed}.mp4"
 
 
-def _made_before(folder: Path, source: Clip, seed: int, settings: dict[str, Any]) -> Item | None:
+def _made_before(
+    folder: Path, source: Clip, seed: int, settings: dict[str, Any], truth: dict[str, Any]
+) -> Item | None:
     """A clip that an interrupted run has made of the same checkpoint, caption and seed."""
     path = _path(folder, source, seed)
     if not path.is_file() or not path.with_suffix(".json").is_file():
@@ -210,7 +227,7 @@ def _made_before(folder: Path, source: Clip, seed: int, settings: dict[str, Any]
         return None
     clip = read_clip(path, channels=1 if source.audio is None else len(source.audio), key=path.stem)
     clip = clip.replace(meta=_enrolled(clip, source))
-    return Item(path.stem, source.caption, clip, side["truth"], seed=seed, path=str(path))
+    return Item(path.stem, source.caption, clip, truth, seed=seed, path=str(path))
 
 
 def _enrolled(clip: Clip, source: Clip) -> dict[str, Any]:

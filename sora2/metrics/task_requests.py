@@ -70,6 +70,9 @@ def _first_frame(clip: Clip, stride: int) -> dict[str, Any]:
     return {"image": clip.replace(video=clip.video[:1], audio=None, sample_rate=0)}
 
 
+#: Tasks whose condition fixes where things go: what has begun to move goes on in one way.
+FIXES_PATHS = ("extend_forward", "inbetween")
+
 #: How far a `remix` goes from its source, towards 1, all new.
 STRENGTH = 0.6
 

@@ -249,6 +249,29 @@ def test_clips_made_before_an_interruption_are_not_made_again(tmp_path, monkeypa
     assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 7  # and so is another dtype
 
 
+@pytest.mark.parametrize(("task", "asked"), [("text_to_av", 0), ("extend_forward", 3)])
+def test_paths_are_asked_where_the_condition_fixes_them(tmp_path, monkeypatch, task, asked):
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda args: PerfectPipeline())
+    arguments = [
+        "--checkpoint",
+        "x",
+        "--clips",
+        "3",
+        "--task",
+        task,
+        "--metrics",
+        "position_error,permanence",
+    ]
+    assert (
+        main(["evaluate", *arguments, "--no-controls", "--show", "0", "--quiet", "--out", str(tmp_path)]) == 0
+    )
+    summary = json.loads((tmp_path / "metrics.json").read_text())["rows"]["generated"]["summary"]
+    assert summary.get("position_error", {"measured": 0})["measured"] == asked
+    assert summary["permanence"]["value"]["estimate"] > 0.9
+    if asked:
+        assert summary["position_error"]["value"]["estimate"] < 3
+
+
 def test_what_is_mixed_or_missing_is_said(tmp_path, capsys, clips):
     folder = tmp_path / "films"
     folder.mkdir()
