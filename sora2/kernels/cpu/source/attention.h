@@ -1,8 +1,8 @@
 // Attention over listed pairs of tiles, one sample and head at a time: scores never leave the second-level cache.
 //
 // Tiles are cut into blocks of 32 tokens, padded with zeros; a key that is padding has a rank that no query reaches.
-// The forward takes 32 queries and their listed keys in stretches, with a running maximum. The backward takes the keys of
-// a tile and the queries that list it, on transposed scores (keys x queries): then the weights and the gradients of
+// The forward takes 32 queries and their listed keys in stretches, with a running maximum. The backward takes the keys
+// of a tile and the queries that list it, on transposed scores (keys x queries): then the weights and the gradients of
 // the scores come out of the softmax in the layouts in which the three products that follow need them. It recomputes
 // the weights. Every sum has one order, whatever the number of threads.
 #pragma once
@@ -101,17 +101,32 @@ static inline void pad(const T* x, int64_t count, int64_t width, Value* to, int6
     memset((void*)(to + count * wide), 0, (BLOCK - count) * wide * sizeof(Value));
 }
 
-// Calls f(block, first token, tokens) for the blocks of all tiles.
+// Calls f(tile, block, first token, tokens) for the blocks of all tiles.
 template <class F>
 static inline void over_blocks(const int32_t* start, const std::vector<int64_t>& first, F f) {
     for (size_t tile = 0; tile + 1 < first.size(); tile++)
         for (int64_t block = first[tile]; block < first[tile + 1]; block++) {
             const int64_t token = start[tile] + (block - first[tile]) * BLOCK, left = start[tile + 1] - token;
-            f(block, token, left < BLOCK ? left : BLOCK);
+            f(tile, block, token, left < BLOCK ? left : BLOCK);
         }
 }
 
-// Blocks that a tile is listed with, and which of them need the comparison of ranks.
+static inline IntLanes ranks(const int32_t* from) {
+    IntLanes v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+static inline IntLanes every(int32_t value) { return value - IntLanes{}; }
+
+// Some of the blocks that a tile is listed with, and which of them need the comparison of ranks.
+struct Stretch {
+    const int64_t* block;
+    const char* compared;
+    int64_t count;
+};
+
+// All of them.
 struct Listed {
     std::vector<int64_t> block;
     std::vector<char> compared;
@@ -128,26 +143,72 @@ struct Listed {
             }
         }
     }
+
+    // Calls f(stretch, whether it is the first) for at most `most` blocks at a time.
+    template <class F>
+    void over(int64_t most, F f) const {
+        const int64_t all = block.size();
+        for (int64_t from = 0; from < all; from += most)
+            f(Stretch{block.data() + from, compared.data() + from, all - from < most ? all - from : most}, from == 0);
+    }
 };
 
-static inline IntLanes ranks(const int32_t* from) {
-    IntLanes v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-static inline IntLanes every(int32_t value) { return value - IntLanes{}; }
-
 // Blocks of keys, or of queries, that are worked on at once.
-constexpr int64_t STRETCH = 32, STRIP = 4, QUERIES = 16;
+constexpr int64_t KEYS = 32, STRIP = 4, QUERIES = 16;
 
-// out (B, H, N, D) and level (B, H, N): the natural logarithm of the sum of exp(scores * scale), -inf where no key is seen
-// and the output is 0.
+// The softmax of a block's queries over all keys that they have met.
+struct Softmax {
+    float highest[BLOCK], total[BLOCK];
+
+    Softmax() {
+        for (int64_t row = 0; row < BLOCK; row++) highest[row] = -INFINITY, total[row] = 0.0f;
+    }
+
+    // One query meets the keys of a stretch, whose scores are scaled and hidden in place: `weights` of these keys,
+    // relative to the highest score so far. Returns what the sums of earlier stretches must be multiplied with.
+    template <bool PRECISE, class Value>
+    float meet(int64_t row, const Stretch& keys, float factor, int32_t rank, const int32_t* key_rank, float* scores,
+               Value* weights) {
+        Lanes top = spread(-INFINITY);
+        for (int64_t x = 0; x < keys.count; x++)
+            for (int64_t j = x * BLOCK; j < (x + 1) * BLOCK; j += LANES) {
+                Lanes score = load(scores + j) * factor;
+                if (keys.compared[x]) {
+                    const int32_t* own = key_rank + keys.block[x] * BLOCK + j % BLOCK;
+                    score = select(less_or_equal(ranks(own), every(rank)), score, spread(-INFINITY));
+                }
+                store(scores + j, score);
+                top = larger(score, top);
+            }
+        const float found = largest(top), before = highest[row];
+        highest[row] = found > before ? found : before;
+        const float base = highest[row] == -INFINITY ? 0.0f : highest[row];
+        Lanes sums{};
+        for (int64_t j = 0; j < keys.count * BLOCK; j += LANES) {
+            const Lanes weight = power_of_two<PRECISE>(load(scores + j) - base);
+            sums += weight;
+            store(weights + j, weight);
+        }
+        const float shrink = before == highest[row] ? 1.0f : std::exp2(before - base);
+        total[row] = total[row] * shrink + sum(sums);
+        return shrink;
+    }
+
+    bool blind(int64_t row) const { return total[row] == 0.0f; }
+
+    // The natural logarithm of the sum of exponentials.
+    float level(int64_t row) const {
+        return blind(row) ? -INFINITY : (highest[row] + std::log2(total[row])) * LN_2;
+    }
+};
+
+// out (B, H, N, D) and level (B, H, N): the natural logarithm of the sum of exp(scores * scale), -inf where no key is
+// seen and the output is 0.
 template <class Engine, class T>
 static void attention(const Attention& a, const T* q, const T* k, const T* v, T* out, float* level) {
     using Value = typename Engine::Value;
     constexpr bool PRECISE = std::is_same<Value, float>::value;
-    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = STRETCH * BLOCK;
+    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = KEYS * BLOCK;
     const float factor = a.scale * LOG2_E;
     const auto q_first = blocks_of(a.query_start, a.query_tiles), k_first = blocks_of(a.key_start, a.key_tiles);
     const int64_t k_blocks = k_first.back();
@@ -168,90 +229,93 @@ static void attention(const Attention& a, const T* q, const T* k, const T* v, T*
             const T* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
             const T* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
             const int32_t* own_rank = key_rank.data() + a.rank_row(head) * k_blocks * BLOCK;
-            over_blocks(a.key_start, k_first, [&](int64_t n, int64_t token, int64_t count) {
+            const int32_t* q_rank = a.query_rank == nullptr ? nullptr : a.query_rank + a.rank_row(head) * a.queries;
+            over_blocks(a.key_start, k_first, [&](int64_t, int64_t n, int64_t token, int64_t count) {
                 pad(own_k + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) Engine::columns(block + s * 32, d, keys + n * panels + s * PANEL);
                 pad(own_v + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) Engine::rows(block + s * 32, d, values + n * panels + s * PANEL);
             });
-            int64_t tile = -1;
-            over_blocks(a.query_start, q_first, [&](int64_t n, int64_t token, int64_t count) {
-                while (tile < 0 || q_first[tile + 1] <= n) {
-                    tile++;
+            over_blocks(a.query_start, q_first, [&](int64_t tile, int64_t n, int64_t token, int64_t count) {
+                if (n == q_first[tile])
                     listed.fill(a.by_query, a.group(head) * a.query_tiles + tile, a.key_rank != nullptr, a.key_start,
                                 k_first);
-                }
                 pad(own_q + token * width, count, width, block, d);
-                float highest[BLOCK], total[BLOCK];
-                for (int64_t row = 0; row < BLOCK; row++) highest[row] = -INFINITY, total[row] = 0.0f;
-                const int64_t all = listed.block.size();
-                for (int64_t from = 0; from < all; from += STRETCH) {
-                    const int64_t here = all - from < STRETCH ? all - from : STRETCH;
-                    const int64_t *which = listed.block.data() + from, length = here * BLOCK;
-                    for (int64_t x = 0; x < here; x++) {
-                        const Value* panel = keys + which[x] * panels;
+                Softmax softmax;
+                listed.over(KEYS, [&](const Stretch& met, bool first) {
+                    for (int64_t x = 0; x < met.count; x++) {
+                        const Value* panel = keys + met.block[x] * panels;
                         Engine::product(block, d, [&](int64_t s) { return panel + s * PANEL; }, steps,
                                         scores + x * BLOCK, wide);
                     }
                     for (int64_t row = 0; row < count; row++) {
-                        float* s = scores + row * wide;
-                        Lanes top = spread(-INFINITY);
-                        for (int64_t x = 0; x < here; x++) {
-                            Lanes score[2] = {load(s + x * BLOCK) * factor, load(s + x * BLOCK + LANES) * factor};
-                            if (listed.compared[from + x]) {
-                                const int32_t own = a.query_rank == nullptr
-                                    ? 0 : a.query_rank[a.rank_row(head) * a.queries + token + row];
-                                const int32_t* rank = own_rank + which[x] * BLOCK;
-                                for (int half = 0; half < 2; half++)
-                                    score[half] = select(less_or_equal(ranks(rank + half * LANES), every(own)),
-                                                         score[half], spread(-INFINITY));
-                            }
-                            for (int half = 0; half < 2; half++) {
-                                store(s + x * BLOCK + half * LANES, score[half]);
-                                top = larger(score[half], top);
-                            }
-                        }
-                        const float found = largest(top), before = highest[row];
-                        highest[row] = found > before ? found : before;
-                        const float base = highest[row] == -INFINITY ? 0.0f : highest[row];
-                        Lanes part{};
-                        for (int64_t j = 0; j < length; j += LANES) {
-                            const Lanes e = power_of_two<PRECISE>(load(s + j) - base);
-                            part += e;
-                            store(weights + row * wide + j, e);
-                        }
-                        if (from > 0 && before != highest[row]) {
-                            const float shrink = std::exp2(before - base);
-                            total[row] *= shrink;
+                        const int32_t rank = q_rank == nullptr ? 0 : q_rank[token + row];
+                        const float shrink = softmax.meet<PRECISE>(row, met, factor, rank, own_rank,
+                                                                   scores + row * wide, weights + row * wide);
+                        if (!first && shrink != 1.0f)
                             for (int64_t c = 0; c < d; c += LANES)
                                 store(sums + row * d + c, load(sums + row * d + c) * shrink);
-                        }
-                        total[row] += sum(part);
                     }
                     for (int64_t s = 0; s < steps; s++)
-                        Engine::product(weights, wide, [&](int64_t x) { return values + which[x] * panels + s * PANEL; },
-                                        here, sums + s * 32, d, from > 0);
-                }
+                        Engine::product(weights, wide,
+                                        [&](int64_t x) { return values + met.block[x] * panels + s * PANEL; },
+                                        met.count, sums + s * 32, d, !first);
+                });
                 for (int64_t row = 0; row < count; row++) {
                     const int64_t at = head * a.queries + token + row;
-                    const bool blind = total[row] == 0.0f;
-                    level[at] = blind ? -INFINITY : (highest[row] + std::log2(total[row])) * LN_2;
-                    const float inverse = 1.0f / total[row];
+                    const float inverse = 1.0f / softmax.total[row];
+                    level[at] = softmax.level(row);
                     for (int64_t c = 0; c < width; c += LANES)
-                        store(out + at * width + c, blind ? Lanes{} : load(sums + row * d + c) * inverse);
+                        store(out + at * width + c, softmax.blind(row) ? Lanes{} : load(sums + row * d + c) * inverse);
                 }
             });
         }
     });
 }
 
+// Weights and slopes (gradients of the scores before they are scaled) of a block of keys and a stretch of queries, from
+// transposed scores and gradients of the weights, (32 keys x queries) each. Of the keys the first `count` are there.
+struct Slopes {
+    float factor, scale;
+    const float *base, *along;    // of queries by their place: base 2 level; sum of gradient times output
+    const int32_t* query_rank;    // likewise
+    const int32_t* key_rank;      // of the block's keys; null = nothing is compared
+    int64_t wide, count;
+
+    template <class Engine, class Value>
+    void find(const Stretch& met, const float* scores, const float* to_weights, Value* weights, Value* slopes,
+              Value* panels, int64_t panel_stride) const {
+        for (int64_t row = 0; row < BLOCK; row += 2)
+            for (int64_t i = 0; i < met.count * BLOCK; i += LANES) {
+                const int64_t x = i / BLOCK, place = met.block[x] * BLOCK + i % BLOCK;
+                Lanes slope[2];
+                for (int64_t s = 0; s < 2; s++) {
+                    const int64_t at = (row + s) * wide + i;
+                    Lanes w = power_of_two<std::is_same<Value, float>::value>(load(scores + at) * factor -
+                                                                             load(base + place));
+                    slope[s] = w * (load(to_weights + at) - load(along + place)) * scale;
+                    if (row + s >= count) {
+                        w = slope[s] = Lanes{};
+                    } else if (key_rank != nullptr && met.compared[x]) {
+                        const IntLanes seen = less_or_equal(every(key_rank[row + s]), ranks(query_rank + place));
+                        w = select(seen, w, Lanes{});
+                        slope[s] = select(seen, slope[s], Lanes{});
+                    }
+                    store(weights + at, w);
+                    store(slopes + at, slope[s]);
+                }
+                Engine::put(panels + x * panel_stride, row, i % BLOCK, slope[0], slope[1]);
+            }
+    }
+};
+
 // Gradients of q (B, H, N, D), k and v (B, H, M, D); out and level as `attention` gave them.
 template <class Engine, class T>
 static void attention_backward(const Attention& a, const T* q, const T* k, const T* v, const T* out,
                                const float* level, const T* grad, T* grad_q, T* grad_k, T* grad_v) {
     using Value = typename Engine::Value;
-    constexpr bool PRECISE = std::is_same<Value, float>::value;
-    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = QUERIES * BLOCK, n = a.queries;
+    const int64_t width = a.width, d = padded(width), steps = d / 32, panels = steps * PANEL, wide = QUERIES * BLOCK;
+    const int64_t n = a.queries;
     const float factor = a.scale * LOG2_E;
     const auto q_first = blocks_of(a.query_start, a.query_tiles), k_first = blocks_of(a.key_start, a.key_tiles);
     const int64_t q_blocks = q_first.back(), tall = q_blocks * BLOCK;
@@ -282,7 +346,7 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
             const int32_t* own_rank = query_rank.data() + a.rank_row(head) * tall;
             const int32_t* key_rank = a.key_rank == nullptr ? nullptr : a.key_rank + a.rank_row(head) * a.keys;
             memset(q_sums, 0, tall * d * sizeof(float));
-            over_blocks(a.query_start, q_first, [&](int64_t i, int64_t token, int64_t count) {
+            over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
                 pad(own_q + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) {
                     Engine::columns(block + s * 32, d, q_columns + i * panels + s * PANEL);
@@ -303,8 +367,9 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
                 }
             });
             for (int64_t tile = 0; tile < a.key_tiles; tile++) {
-                listed.fill(a.by_key, a.group(head) * a.key_tiles + tile, a.key_rank != nullptr, a.query_start, q_first);
-                const int64_t all = listed.block.size(), last = a.key_start[tile + 1];
+                listed.fill(a.by_key, a.group(head) * a.key_tiles + tile, a.key_rank != nullptr, a.query_start,
+                            q_first);
+                const int64_t last = a.key_start[tile + 1];
                 for (int64_t token = a.key_start[tile]; token < last; token += STRIP * BLOCK) {
                     const int64_t length = last - token < STRIP * BLOCK ? last - token : STRIP * BLOCK;
                     const int64_t strip = (length + BLOCK - 1) / BLOCK;
@@ -318,58 +383,39 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
                     }
                     memset(k_sums, 0, STRIP * BLOCK * d * sizeof(float));
                     memset(v_sums, 0, STRIP * BLOCK * d * sizeof(float));
-                    for (int64_t from = 0; from < all; from += QUERIES) {
-                        const int64_t here = all - from < QUERIES ? all - from : QUERIES;
-                        const int64_t* which = listed.block.data() + from;
+                    listed.over(QUERIES, [&](const Stretch& met, bool first) {
                         for (int64_t j = 0; j < strip; j++) {
                             const Value *own_keys = k_blocks + j * BLOCK * d, *own_values = v_blocks + j * BLOCK * d;
-                            for (int64_t x = 0; x < here; x++) {
-                                const Value *to_q = q_columns + which[x] * panels, *to_g = g_columns + which[x] * panels;
+                            for (int64_t x = 0; x < met.count; x++) {
+                                const Value* to_q = q_columns + met.block[x] * panels;
+                                const Value* to_g = g_columns + met.block[x] * panels;
                                 Engine::product(own_keys, d, [&](int64_t s) { return to_q + s * PANEL; }, steps,
                                                 scores + x * BLOCK, wide);
                                 Engine::product(own_values, d, [&](int64_t s) { return to_g + s * PANEL; }, steps,
                                                 to_weights + x * BLOCK, wide);
                             }
-                            for (int64_t row = 0; row < BLOCK; row += 2) {
-                                const int64_t key = token + j * BLOCK + row;
-                                for (int64_t i = 0; i < here * BLOCK; i += LANES) {
-                                    const int64_t x = i / BLOCK, place = which[x] * BLOCK + i % BLOCK;
-                                    Lanes slope[2];
-                                    for (int64_t s = 0; s < 2; s++) {
-                                        const int64_t at = (row + s) * wide + i;
-                                        Lanes w = power_of_two<PRECISE>(load(scores + at) * factor - load(base + place));
-                                        slope[s] = w * (load(to_weights + at) - load(along + place)) * a.scale;
-                                        if (key + s >= last) {
-                                            w = slope[s] = Lanes{};
-                                        } else if (key_rank != nullptr && listed.compared[from + x]) {
-                                            const IntLanes seen =
-                                                less_or_equal(every(key_rank[key + s]), ranks(own_rank + place));
-                                            w = select(seen, w, Lanes{});
-                                            slope[s] = select(seen, slope[s], Lanes{});
-                                        }
-                                        store(weights + at, w);
-                                        store(slopes + at, slope[s]);
-                                    }
-                                    Engine::put(slope_panels + (x * STRIP + j) * PANEL, row, i % BLOCK, slope[0], slope[1]);
-                                }
-                            }
+                            const int64_t key = token + j * BLOCK;
+                            const Slopes found{factor, a.scale, base, along, own_rank,
+                                               key_rank == nullptr ? nullptr : key_rank + key, wide, last - key};
+                            found.find<Engine>(met, scores, to_weights, weights, slopes, slope_panels + j * PANEL,
+                                               STRIP * PANEL);
                             for (int64_t s = 0; s < steps; s++) {
                                 const int64_t to = j * BLOCK * d + s * 32;
                                 Engine::product(weights, wide,
-                                                [&](int64_t x) { return g_rows + which[x] * panels + s * PANEL; }, here,
-                                                v_sums + to, d, from > 0);
+                                                [&](int64_t x) { return g_rows + met.block[x] * panels + s * PANEL; },
+                                                met.count, v_sums + to, d, !first);
                                 Engine::product(slopes, wide,
-                                                [&](int64_t x) { return q_rows + which[x] * panels + s * PANEL; }, here,
-                                                k_sums + to, d, from > 0);
+                                                [&](int64_t x) { return q_rows + met.block[x] * panels + s * PANEL; },
+                                                met.count, k_sums + to, d, !first);
                             }
                         }
                         // Transposed: (channels x keys) (keys x queries).
-                        for (int64_t x = 0; x < here; x++)
+                        for (int64_t x = 0; x < met.count; x++)
                             for (int64_t s = 0; s < steps; s++)
                                 Engine::product(k_turned + s * 32 * STRIP * BLOCK, STRIP * BLOCK,
-                                                [&](int64_t j) { return slope_panels + (x * STRIP + j) * PANEL; }, strip,
-                                                q_sums + which[x] * panels + s * PANEL, 32, true);
-                    }
+                                                [&](int64_t j) { return slope_panels + (x * STRIP + j) * PANEL; },
+                                                strip, q_sums + met.block[x] * panels + s * PANEL, 32, true);
+                    });
                     for (int64_t row = 0; row < length; row++)
                         for (int64_t c = 0; c < width; c += LANES) {
                             const int64_t to = (head * a.keys + token + row) * width + c;
@@ -378,7 +424,7 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
                         }
                 }
             }
-            over_blocks(a.query_start, q_first, [&](int64_t i, int64_t token, int64_t count) {
+            over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
                 for (int64_t c = 0; c < width; c += LANES)
                     for (int64_t part = 0; part < count; part += LANES) {
                         Lanes r[16];
