@@ -55,11 +55,18 @@ class Evidence:
         enrolment: Sequence[Clip] | None = None,
     ) -> None:
         self.clip = clip
-        self.truth = clip.meta.get("truth") if truth is None else truth
+        self._truth = clip.meta.get("truth") if truth is None else truth
+        self._read_truth = False
         self.reference = reference
         self.enrolment = tuple(clip.meta.get("enrolment", ()) if enrolment is None else enrolment)
         self._of_reference: Evidence | None = None
         self._remembered: dict[Any, tuple[Any, frozenset[str]]] = {}  # function -> (result, its needs)
+
+    @property
+    def truth(self) -> dict[str, Any] | None:
+        """What a toybox clip is of, or what was asked of a generated one. That it was read is noted: `share`."""
+        self._read_truth = True
+        return self._truth
 
     def offers(self, need: str) -> bool:
         """Whether the clip has what a metric needs, a name of `NEEDS`."""
@@ -81,7 +88,7 @@ class Evidence:
                     if name in other.__dict__:
                         self.__dict__[name] = other.__dict__[name]
         same = {s for s in ("video", "audio") if getattr(self.clip, s) is getattr(other.clip, s)}
-        if self.truth is other.truth:
+        if self._truth is other._truth:
             same |= {"truth", "paths"}
         if [id(c) for c in self.enrolment] == [id(c) for c in other.enrolment]:
             same |= {"enrolment"}
@@ -90,10 +97,17 @@ class Evidence:
         return self
 
     def remember(self, function: Callable[[Evidence], Any], needs: frozenset[str]) -> Any:
-        """function(self), computed once; `needs` are all that it looks at."""
+        """function(self), computed once; `needs` are all that it looks at, but for the truth where there is one."""
         if function not in self._remembered:
-            self._remembered[function] = (function(self), needs)
-        return self._remembered[function][0]
+            before, self._read_truth = self._read_truth, False
+            try:
+                result = function(self)
+                self._remembered[function] = (result, needs | ({"truth"} if self._read_truth else set()))
+            finally:
+                self._read_truth |= before
+        result, looked_at = self._remembered[function]
+        self._read_truth |= "truth" in looked_at
+        return result
 
     def of_reference(self) -> Evidence:
         """Evidence of the reference, measured once."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sora2.metrics import MetricError, Unmeasurable, all_metrics, metric, select_metrics
+from sora2.metrics.evidence import Evidence
 from sora2.metrics.registry import _REGISTRY
 from sora2.types import Clip
 
@@ -96,3 +97,15 @@ def test_lost_sound_is_no_reconstruction(clips):
     cut = clips[0].replace(audio=clips[0].audio[:, :8000])
     value = all_metrics()["audio_si_sdr"](cut, reference=clips[0])
     assert not value.measured and "0.50 s long" in value.reason
+
+
+def test_what_a_metric_read_of_the_truth_is_not_taken_for_a_clip_of_another(clips):
+    """`continuity` needs no truth, but where there is one it says whether the clip is asked."""
+    clip = clips[0]
+    continuity = all_metrics()["continuity"]
+    seen = Evidence(clip)
+    assert continuity.evaluate(seen).status == "measured"
+    without_balls = {**clip.meta["truth"], "balls": [], "scene": "weather"}
+    assert continuity.evaluate(Evidence(clip, truth=without_balls).share(seen)) is None
+    known = Evidence(clip, truth=seen.truth).share(seen)  # and is taken where the truth is the same
+    assert continuity.measure in known._remembered
