@@ -71,6 +71,8 @@ def test_the_runs_of_the_joint_study_learn_one_thing_each_at_equal_cost():
     found = read_study("joint")
     configs = {run: compose_config(found.train_overrides(run, 0)) for run in found.runs}
     tasks = {run: {t for t, weight in c.task["mixture"].items() if weight} for run, c in configs.items()}
+    assert tasks.pop("tasks") > {"text_to_av", "video_to_audio", "audio_to_video"}
+    assert configs["tasks"].trainer.max_samples == configs["joint"].trainer.max_samples
     assert tasks == {
         "joint": {"text_to_av"},
         "pictures": {"text_to_av"},
