@@ -3,6 +3,7 @@
 #include "heads.h"
 #include "modulate.h"
 #include "pointwise.h"
+#include "weight_gradient.h"
 
 ParallelRegion parallel_region = nullptr;
 ThreadNumber thread_number = nullptr;

@@ -123,7 +123,7 @@ struct TilePanels {
     template <class At>
     static void product(const bf16* a, int64_t a_stride, At at, int64_t steps, float* c, int64_t c_stride,
                         bool add = false) {
-        ::product(a, a_stride, at, TILE, steps, c, c_stride, add);
+        ::product(a, a_stride, at, steps, c, c_stride, add);
     }
 };
 #endif
