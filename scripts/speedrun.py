@@ -27,6 +27,7 @@ from sora2.atomic import save_json, save_text
 from sora2.cli import run_apart
 from sora2.commands.train import compose_config
 from sora2.errors import UserError
+from sora2.generate.flags import add_dtype_flag
 from sora2.studies.energy import EnergyMeter
 from sora2.studies.gate import CLIPS, GATE, SPLIT, GateResult, check_gate
 from sora2.studies.machine import describe_machine
@@ -44,7 +45,7 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/speedrun"))
     add("--checkpoint", type=Path, help="do not train: an export folder whose gate is measured")
     add("--clips", type=int, default=CLIPS, help=f"captions of the gate; a record needs {CLIPS}")
-    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="of the network when it samples")
+    add_dtype_flag(parser)
     add("--workers", type=int, default=1, help="processes that measure")
     add("--record", metavar="WHAT_CHANGED", help="append the result to notebooks/SPEEDRUN.md")
     add("overrides", nargs="*")

@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine = parser.add_argument_group("where it runs")
     add = machine.add_argument
     add("--device", default=None, help="default: cuda if there is one, else cpu")
-    add_dtype_flag(parser)
+    add_dtype_flag(machine)
     add("--device-map", help="auto: spread a large model over all devices, CPU and disk (accelerate)")
     add("--offload-folder", help="disk space of --device-map")
     add("--batch-size", type=int, default=8, help="clips sampled at once")
