@@ -21,6 +21,7 @@ from sora2.codecs import measure
 from sora2.codecs.bundle import Codecs
 from sora2.codecs.losses import log_mel, magnitudes
 from sora2.media import resample_audio, to_channels
+from sora2.toybox.foreground import foreground, has_own_noise
 from sora2.types import Clip
 
 #: Ambiences that are noise: a codec is not asked to repeat their samples.
@@ -46,8 +47,8 @@ class Row:
 
 def has_noise(truth: dict[str, Any]) -> bool:
     """Whether noise sounds in a Toybox clip: ambience, weather, traffic, friction, or a strand that has any."""
-    own = truth["ambience"] in NOISE_LIKE or "own_ambience" in truth or bool(truth.get("rolls"))
-    return own or any(has_noise(strand) for strand in truth.get("strands", []))
+    ambience = truth["ambience"] in NOISE_LIKE or any(map(has_noise, truth.get("strands", [])))
+    return ambience or has_own_noise(truth)
 
 
 def reconstruct(codecs: Codecs, clip: Clip) -> Clip:
@@ -85,7 +86,11 @@ def measure_clip(
             values["si_sdr_db"] = measure.si_sdr(sound, back)
         values["log_mel_db"] = measure.log_mel_distance(sound, back, other.sample_rate)
         onsets = [e["onset_seconds"] for e in clip.meta.get("truth", {}).get("events", [])]
-        events["onset_shift_ms"] = measure.onset_shifts(sound, back, other.sample_rate, onsets)
+        # against the sound alone: the grain of the original's ambience is nothing that a codec has to repeat
+        alone = resample_audio(
+            to_channels(foreground(clip).audio, codecs.audio.channels), clip.sample_rate, other.sample_rate
+        )[:, :samples]
+        events["onset_shift_ms"] = measure.onset_shifts(alone, back, other.sample_rate, onsets, mixture=sound)
     if judge is not None:
         more, lists = judge(clip, other)
         values |= more

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchaudio.functional as AF
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -48,18 +50,49 @@ def _mel_matrix(fft: int, mels: int, sample_rate: int) -> Tensor:
 
 
 def magnitudes(audio: Tensor, fft: int) -> Tensor:
-    """Magnitudes of a Hann STFT with hop fft / 4. (..., S) -> (rows, bins, frames)."""
+    """Magnitudes of a Hann STFT with hop fft / 4, reflected at the ends. (..., S) -> (rows, bins, frames)."""
     rows = audio.reshape(-1, audio.shape[-1])
+    hop, count = fft // 4, 1 + 4 * rows.shape[-1] // fft
+    padded = F.pad(rows, (fft // 2, fft // 2), mode="reflect")[:, : (count + 3) * hop]
     window = torch.hann_window(fft, device=audio.device, dtype=audio.dtype)
-    spectrum = torch.stft(rows, fft, hop_length=fft // 4, window=window, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    power = _Power.apply(padded.unflatten(1, (-1, hop)), window)  # (rows, count, bins)
+    return (power + 1e-9).sqrt().transpose(1, 2)
 
 
 def log_mel(magnitude: Tensor, fft: int, mels: int, sample_rate: int, floor: float = 3e-3) -> Tensor:
     """Floored natural logarithm of mel magnitudes. (rows, bins, frames) -> (rows, mels, frames)."""
     matrix = _mel_matrix(fft, mels, sample_rate).to(magnitude)
-    mel = torch.einsum("rbf,bm->rmf", magnitude, matrix) / (fft / 4) ** 0.5
-    return torch.log(mel + floor)
+    mel = magnitude.transpose(1, 2) @ matrix / (fft / 4) ** 0.5  # (rows, frames, mels)
+    return torch.log(mel + floor).transpose(1, 2)
+
+
+class _Power(torch.autograd.Function):
+    """|rfft|^2 of windowed frames of four hops each: (rows, n + 3, hop) -> (rows, n, 2 hop + 1).
+
+    The gradient is one inverse real transform; that of `torch.fft.rfft` is a complex one of twice the length.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hops: Tensor, window: Tensor) -> Tensor:
+        count = hops.shape[1] - 3
+        frames = torch.cat([hops[:, i : i + count] for i in range(4)], -1)
+        spectrum = torch.fft.rfft(frames.mul_(window))
+        ctx.save_for_backward(spectrum, window)
+        return spectrum.real.square() + spectrum.imag.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        spectrum, window = ctx.saved_tensors
+        weighted = spectrum * grad
+        weighted[..., 0] *= 2  # irfft counts the bins between the first and the last twice
+        weighted[..., -1] *= 2
+        frames = torch.fft.irfft(weighted, norm="forward").mul_(window)  # (rows, n, 4 hop)
+        rows, count, size = frames.shape
+        hops = frames.new_zeros(rows, count + 3, size // 4)
+        for i, part in enumerate(frames.chunk(4, -1)):
+            hops[:, i : i + count] += part
+        return hops, None
 
 
 def spectral_losses(

@@ -46,17 +46,25 @@ def log_mel_distance(reference: Tensor, other: Tensor, sample_rate: int) -> floa
 
 
 def onset_shifts(
-    reference: Tensor, other: Tensor, sample_rate: int, onset_seconds: Sequence[float]
+    reference: Tensor,
+    other: Tensor,
+    sample_rate: int,
+    onset_seconds: Sequence[float],
+    mixture: Tensor | None = None,
 ) -> list[float]:
-    """Milliseconds by which each isolated onset moved, positive for later; (channels, S) both.
+    """Milliseconds by which each isolated onset moved, positive for later; (channels, S) all.
 
     The shift is the peak of the normalised cross-correlation of the two envelopes' rises, in steps of 0.5 ms, which
     is 0 for a sound and itself also where it grows louder after the onset, as a word does. An onset without
-    another within `ONSET_ISOLATION_SECONDS` is measured; one that is inaudible in the reference is left out.
+    another within `ONSET_ISOLATION_SECONDS` is measured; one that is inaudible in the reference is left out, and one
+    that does not rise twice as much as `mixture`, in which it is heard (None: the reference), did in the tenth of a
+    second before it: noise hides it.
     """
     times = sorted(onset_seconds)
     step = sample_rate // 2000
     rises = [_rise(x, step) for x in (reference, other)]
+    heard = rises[0] if mixture is None else _rise(mixture, step)
+    before, gap = (round(seconds * sample_rate / step) for seconds in (0.11, 0.01))
     half = round(ONSET_WINDOW_SECONDS * sample_rate / step)
     reach = round(ONSET_REACH_SECONDS * sample_rate / step)
     loud = float(rises[0].max()) * 0.05
@@ -70,6 +78,8 @@ def onset_shifts(
             continue
         window = rises[0][centre - half : centre + half]
         if window.max() <= loud or window.max() <= 1e-5:
+            continue
+        if window.max() <= 2 * heard[max(0, centre - before) : centre - gap].max():
             continue
         around = rises[1][low:high].view(1, 1, -1)
         scores = F.conv1d(around, window.view(1, 1, -1)).flatten()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sora2.data.errors import DataError
+from sora2.data.raw import FOREGROUND
 from sora2.data.samples import LatentSample
 from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_modality
 
@@ -138,9 +139,12 @@ def _text(samples: Sequence[LatentSample], max_tokens: int) -> Modality | None:
     return clean_modality(tokens, torch.zeros(length, 3), mask)
 
 
-def collate_raw(clips: Sequence[Clip]) -> dict[str, Any]:
+def collate_raw(clips: Sequence[Clip], quiet: Sequence[Clip] | None = None) -> dict[str, Any]:
     """{"video": (B, 3, T, H, W) in [-1, 1], "audio": (B, channels, S), "video_mask"/"audio_mask": (B,) bool,
-    "fps", "sample_rate", "keys", "captions", "metas" (KEY.json of each)}; a stream that no clip has is absent."""
+    "fps", "sample_rate", "keys", "captions", "metas" (KEY.json of each)}; a stream that no clip has is absent.
+
+    quiet: the same clips without ambience, whose sound is added as "foreground" (B, channels, S).
+    """
     batch: dict[str, Any] = {
         "keys": tuple(c.key for c in clips),
         "captions": tuple(c.caption for c in clips),
@@ -155,4 +159,7 @@ def collate_raw(clips: Sequence[Clip]) -> dict[str, Any]:
     if audio is not None:
         batch["audio"], batch["audio_mask"] = audio
         batch["sample_rate"] = next(c.sample_rate for c in clips if c.audio is not None)
+    alone = None if quiet is None else _stack(quiet, lambda c: c.audio)
+    if alone is not None:
+        batch[FOREGROUND] = alone[0]
     return batch

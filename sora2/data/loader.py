@@ -23,9 +23,10 @@ from sora2.data.collate import collate_latents, collate_raw
 from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
 from sora2.data.order import SampleOrder, Stream, uniform
-from sora2.data.raw import STREAMS
+from sora2.data.raw import FOREGROUND, STREAMS
 from sora2.data.samples import LATENTS, Bucket
 from sora2.data.windows import WindowConfig, cut_windows, is_window_batch, mirror
+from sora2.toybox.foreground import foreground
 from sora2.types import Clip
 
 _STATE_VERSION = 1
@@ -60,7 +61,9 @@ class LoaderConfig:
     drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
     window: WindowConfig | None = None  # raw clips only: batches of windows cut where things move
     mirror: float = 0.0  # raw clips only: share of samples with left and right exchanged
-    streams: tuple[str, ...] = STREAMS  # raw clips only: what is decoded of them
+    streams: tuple[str, ...] = (
+        STREAMS  # raw clips only: what is decoded of them; "foreground": see `collate_raw`
+    )
 
 
 def build_loader(
@@ -85,8 +88,15 @@ def build_loader(
         raise DataError("data.window and data.mirror change pixels: they need data.kind=raw")
     if not 0 <= config.mirror <= 1:
         raise DataError(f"data.mirror={config.mirror} must be in [0, 1]")
-    if not config.streams or not set(config.streams) <= set(STREAMS):
-        raise DataError(f"data.streams={list(config.streams)}: name one or both of {', '.join(STREAMS)}")
+    if not set(config.streams) & set(STREAMS) or not set(config.streams) <= {*STREAMS, FOREGROUND}:
+        raise DataError(
+            f"data.streams={list(config.streams)}: name one or both of {', '.join(STREAMS)}, and {FOREGROUND} beside "
+            "audio for the sound without ambience"
+        )
+    if FOREGROUND in config.streams and "audio" not in config.streams:
+        raise DataError(
+            f"data.streams={list(config.streams)}: {FOREGROUND} needs audio, from which it is made"
+        )
     kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
     datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
     for dataset in datasets:
@@ -244,7 +254,11 @@ class StatefulLoader:
         samples = [self.datasets[d][i] for d, i in rows]
         start = batch_start + self.rank * self.config.batch_size
         if self.config.kind != LATENTS:
-            return collate_raw(self._augment(samples, batch_start, start))
+            clips = self._augment(samples, batch_start, start)
+            quiet = None
+            if FOREGROUND in self.config.streams:
+                quiet = self._augment([foreground(clip) for clip in samples], batch_start, start)
+            return collate_raw(clips, quiet)
         dropped = {
             name: uniform(self.config.seed, name, start, len(rows)) < p
             for name, p in self.config.drop.items()

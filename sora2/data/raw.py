@@ -38,6 +38,8 @@ def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
 
 #: The streams of a clip.
 STREAMS = ("video", "audio")
+#: What can be had beside them: the sound without the ambience that the truth of a Toybox clip names.
+FOREGROUND = "foreground"
 
 
 def unpack_clip(

@@ -13,11 +13,12 @@ from sora2.toybox.camera import CameraMove, draw_move
 from sora2.toybox.captions import compose, is_unusual
 from sora2.toybox.config import ToyboxConfig, ToyboxError, caption_kinds
 from sora2.toybox.controls import CHOICES, Controls
+from sora2.toybox.foreground import bed
 from sora2.toybox.prompts import prompt as everyday_prompt
 from sora2.toybox.randomness import pick, stream
 from sora2.toybox.render import film
 from sora2.toybox.scene import Composite, Prompted, Scene, get_scene
-from sora2.toybox.sound import ambience, limit
+from sora2.toybox.sound import limit
 from sora2.toybox.styles import VARIANTS, Look
 from sora2.types import Clip
 
@@ -80,9 +81,8 @@ class Toybox:
                 config.frame_seconds,
             )
             camera = move.at(config, config.frame_seconds)
-        audio = mix(config, scene, index, parameters, world)
         key = f"{name}-{config.split}-{index:09d}"
-        truth = {
+        about = {
             "scene": name,
             "seed": config.seed,
             "split": config.split,
@@ -97,6 +97,10 @@ class Toybox:
             "channels": config.channels,
             "seconds": config.seconds,
             **controls.names(),
+        }
+        audio = mix(config, scene, parameters, world, about)
+        truth = {
+            **about,
             **scene.truth(config, parameters, world),
             "camera": camera.truth(controls.camera, config.frames),
         }
@@ -126,20 +130,12 @@ def draw_look(config: ToyboxConfig, name: str, index: int, controls: Controls) -
     return Look(controls.style, controls.light, variant), draw_move(controls.camera, controls.pacing, rng)
 
 
-def mix(config: ToyboxConfig, scene: Scene, index: int, parameters: Any, world: Any) -> np.ndarray:
-    """(channels, S) float32: ambience and the scene's sound, limited."""
-    controls: Controls = parameters.controls
-    bed = ambience(
-        controls.ambience,
-        stream(config.seed, config.split, scene.name, index, "ambience"),
-        config.channels,
-        config.samples,
-        config.sample_rate,
-        controls.ambience_level,
-    )
-    noise = stream(config.seed, config.split, scene.name, index, "sound")
-    bed += scene.sound(config, parameters, world, noise)
-    return limit(bed)
+def mix(config: ToyboxConfig, scene: Scene, parameters: Any, world: Any, about: dict[str, Any]) -> np.ndarray:
+    """(channels, S) float32: ambience and the scene's sound, limited. `about`: the common part of the truth."""
+    noise = stream(config.seed, config.split, scene.name, about["index"], "sound")
+    audio = bed(about)
+    audio += scene.sound(config, parameters, world, noise)
+    return limit(audio)
 
 
 def captions(config: ToyboxConfig, scene: Scene, index: int, truth: dict[str, Any]) -> dict[str, str]:

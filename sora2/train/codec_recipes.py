@@ -20,6 +20,7 @@ from sora2.codecs.base import CodecError, LatentCodec, build_codec, read_weights
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
+from sora2.toybox.foreground import has_own_noise
 from sora2.train.recipe import LossOutput, Progress, Recipe
 
 
@@ -43,9 +44,15 @@ class VideoLossConfig:
 
 @dataclass(frozen=True)
 class AudioLossConfig:
-    """Weights of the audio codec's losses. `relative` is log10 of error over signal power, per clip."""
+    """Weights of the audio codec's losses.
+
+    `relative` is log10 of error over signal power, per clip, of the foreground where batches have one (`data.streams`):
+    nobody can repeat the samples of rain, and a latent that tries has no room for what sounds in it.
+    `clear_mel`: as `log_mel`, of what the latent determines alone, on foregrounds that hold no noise.
+    """
 
     relative: float = 1.0
+    clear_mel: float = 0.0
     l1: float = 0.0
     convergence: float = 0.0
     log_mel: float = 8.0
@@ -109,7 +116,7 @@ class CodecRecipe(Recipe):
         noise = torch.empty_like(mean).normal_(generator=generator)
         return mean + noise * torch.exp(0.5 * log_variance)
 
-    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
+    def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Unweighted reconstruction terms, named as in the loss config, of the two parts that are decoded."""
         raise NotImplementedError
 
@@ -121,7 +128,7 @@ class CodecRecipe(Recipe):
         parts = self.model.decode_parts(self.draw(mean, log_variance, generator))
         expected, noise = (None if part is None else part[..., : target.shape[-1]] for part in parts)
         reconstruction = expected if noise is None else expected + noise
-        terms = self.terms(expected, noise, target)
+        terms = self.terms(expected, noise, batch)
         if not self.freeze_encoder:
             terms["kl"] = L.kl_divergence(mean, log_variance)
             if self.training:
@@ -218,7 +225,8 @@ class VideoCodecRecipe(CodecRecipe):
     ) -> None:
         super().__init__(build_codec(model), loss, VideoDiscriminator(), perceptual, freeze_encoder)
 
-    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
+    def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
+        target = batch["video"]
         terms = L.pixel_losses(expected, target)
         if self.loss.decibel:
             terms["decibel"] = L.log_squared_error(expected, target)
@@ -247,16 +255,21 @@ class AudioCodecRecipe(CodecRecipe):
             build_codec(model), loss, AudioDiscriminator(model.channels), perceptual, freeze_encoder
         )
 
-    def terms(self, expected: Tensor, noise: Tensor | None, target: Tensor) -> dict[str, Tensor]:
-        terms = {"relative": L.relative_error(expected, target)}
+    def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
+        target = batch["audio"]
+        foreground = batch.get("foreground", target)
+        terms = {"relative": L.relative_error(expected, foreground)}
         if self.loss.l1:
-            terms["l1"] = (expected - target).abs().mean()
+            terms["l1"] = (expected - foreground).abs().mean()
         if self.loss.convergence or self.loss.log_mel:
-            terms |= L.spectral_losses(
-                expected if noise is None else expected.detach() + noise,
-                target,
-                self.model.sample_rate,
-                self.loss.ffts,
-                self.loss.mels,
-            )
+            terms |= self._spectral(expected if noise is None else expected.detach() + noise, target)
+        if self.loss.clear_mel and "foreground" in batch:
+            truths = [meta.get("truth") for meta in batch["metas"]]
+            clear = torch.tensor([t is not None and not has_own_noise(t) for t in truths])
+            if clear.any():
+                part = self._spectral(expected[clear], foreground[clear])["log_mel"]
+                terms["clear_mel"] = part * clear.float().mean()  # fewer clips weigh less
         return terms
+
+    def _spectral(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return L.spectral_losses(prediction, target, self.model.sample_rate, self.loss.ffts, self.loss.mels)

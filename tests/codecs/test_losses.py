@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from sora2.codecs import losses as L
 from sora2.codecs import measure
 from sora2.toybox import Toybox, ToyboxConfig, whole_world
+from sora2.toybox.foreground import foreground
 
 
 def test_kl_is_zero_at_the_prior_and_matches_torch():
@@ -80,6 +82,20 @@ def test_no_onset_of_a_sound_moves_against_itself(scene):
         assert not any(measure.onset_shifts(clip.audio, clip.audio, 16000, onsets))
 
 
+@pytest.mark.parametrize("ambience", ["rain", "wind"])
+def test_onsets_in_ambience_are_found_against_the_sound_alone(ambience):
+    """Those that can be heard in it: others are left out, and would be 15 ms off in wind."""
+    found = {True: [], False: []}
+    for index in range(40):
+        clip = Toybox(ToyboxConfig(split="validation")).clip(index, ambience=ambience)
+        onsets = [e["onset_seconds"] for e in clip.meta["truth"]["events"]]
+        alone = foreground(clip).audio
+        for heard, mixture in ((True, clip.audio), (False, None)):
+            found[heard] += measure.onset_shifts(alone, clip.audio, 16000, onsets, mixture)
+    assert 10 < len(found[True]) <= len(found[False])
+    assert np.quantile(np.abs(found[True]), 0.9) <= 1
+
+
 @pytest.mark.parametrize("shift_ms", [-8.0, 0.0, 5.0, 12.0])
 def test_onset_shifts_recover_a_known_delay(shift_ms):
     clips = [Toybox(ToyboxConfig(split="test")).clip(i) for i in range(8)]
@@ -92,3 +108,17 @@ def test_onset_shifts_recover_a_known_delay(shift_ms):
         found += measure.onset_shifts(clip.audio, moved, 16000, onsets)
     assert len(found) >= 5
     assert sorted(found)[len(found) // 2] == pytest.approx(shift_ms, abs=0.5)
+
+
+@pytest.mark.parametrize("fft, samples", [(8, 41), (64, 500), (128, 512)])
+def test_magnitudes_and_their_gradient_are_those_of_a_fourier_transform(fft, samples):
+    torch.manual_seed(0)
+    audio = torch.randn(2, 2, samples, dtype=torch.float64, requires_grad=True)
+    window = torch.hann_window(fft, dtype=torch.float64)
+    spectrum = torch.stft(audio.flatten(0, 1), fft, fft // 4, window=window, return_complex=True)
+    expected = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    found = L.magnitudes(audio, fft)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    weight = torch.randn_like(expected)
+    own, true = (torch.autograd.grad(m, audio, weight)[0] for m in (found, expected))
+    assert torch.allclose(own, true, rtol=1e-9, atol=1e-12)

@@ -115,6 +115,24 @@ def test_a_frozen_network_gives_the_perceptual_term(batch):
     assert recipe.optimizer_groups().keys() == {"main"}
 
 
+def test_sound_is_asked_for_the_samples_of_its_foreground(batch):
+    """And for the spectra of what the latent determines, of those clips whose foreground is clear."""
+    recipe = build("audio", clear_mel=1.0)
+    quiet, noise = batch["audio"], 0.1 * torch.randn(batch["audio"].shape)
+    metas = [{"truth": {}}, {"truth": {"rolls": [1]}}]
+    loud = batch | {"audio": quiet + noise, "foreground": quiet, "metas": metas}
+    exact = recipe.terms(quiet, noise, loud)
+    assert exact["relative"] < -3 and exact["log_mel"] < 1e-3 and exact["clear_mel"] < 1e-6
+    assert recipe.terms(quiet + noise, None, loud)["relative"] > exact["relative"] + 1
+    first, second = (quiet + noise * torch.tensor(wrong)[:, None, None] for wrong in ([1.0, 0.0], [0.0, 1.0]))
+    assert recipe.terms(first, None, loud)["clear_mel"] > 0.01
+    assert recipe.terms(second, None, loud)["clear_mel"] < 1e-6  # that clip rolls
+    unknown = loud | {"metas": [{}, {}]}
+    assert "clear_mel" not in recipe.terms(quiet, noise, unknown)
+    without = recipe.terms(quiet, None, batch)
+    assert without["relative"] < -3 and "clear_mel" not in without
+
+
 def test_first_batch_sets_the_linear_path_once(batch):
     recipe = build("video")
     generator = torch.Generator().manual_seed(0)

@@ -7,6 +7,7 @@ import torch
 from sora2.data import DataError, DatasetConfig, LoaderConfig, ShardWriter, build_loader
 from sora2.data.raw import pack_clip
 from sora2.data.windows import WindowConfig, cut_windows, mirror, window_weights
+from sora2.toybox import Toybox, ToyboxConfig
 from sora2.types import Clip
 
 WINDOW = WindowConfig(frames=3, height=16, width=16, share=0.5)
@@ -100,6 +101,8 @@ def test_a_mirror_exchanges_left_and_right_in_picture_and_sound():
     [
         ({"kind": "latents"}, "data.kind=raw"),
         ({"mirror": 1.5}, "data.mirror=1.5"),
+        ({"streams": ("foreground",)}, "data.streams"),
+        ({"streams": ("video", "foreground")}, "foreground needs audio"),
         ({"window": WindowConfig(17, 16, 16, share=1.0)}, "17 of 16 x 16"),
     ],
 )
@@ -112,3 +115,24 @@ def test_impossible_settings_are_named(raw, changes, said):
 def test_impossible_windows_are_named(sizes):
     with pytest.raises(DataError, match=f"data.window.{next(iter(sizes))}"):
         WindowConfig(**{"frames": 3, "height": 16, "width": 16} | sizes)
+
+
+def test_a_mirrored_foreground_belongs_to_its_mirrored_sound(tmp_path):
+    world = Toybox(ToyboxConfig(frames=9, height=16, width=16))
+    clips = [world.clip(i, ambience="rain") for i in range(3)] + [moving_clip(1).replace(key="stranger")]
+    clips[3] = clips[3].replace(audio=clips[0].audio, video=clips[0].video)
+    with ShardWriter(tmp_path / "raw", 4) as writer:
+        for clip in clips:
+            writer.write(clip.key, pack_clip(clip, crf=0))
+    quiet = {f"bounce-train-{i:09d}": world.clip(i, ambience="silence").audio for i in range(3)}
+    quiet["stranger"] = clips[3].audio
+    settings = {"window": None, "mirror": 0.5, "streams": ("audio", "foreground"), "require_video": False}
+    turned = set()
+    for batch in batches(build_loader(config(tmp_path / "raw", **settings)), 12):
+        for key, sound, alone in zip(batch["keys"], batch["audio"], batch["foreground"], strict=True):
+            own = next(c for c in clips if c.key == key)
+            mirrored = torch.allclose(own.audio.flip(0), sound, atol=1e-4)
+            assert mirrored or torch.allclose(own.audio, sound, atol=1e-4), key
+            assert torch.allclose(alone, quiet[key].flip(0) if mirrored else quiet[key], atol=1e-4), key
+            turned.add(mirrored)
+    assert turned == {True, False}

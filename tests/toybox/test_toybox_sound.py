@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sora2.toybox import AMBIENCES, MATERIALS, SIZES, Toybox, ToyboxConfig, clip_from_spec
+from sora2.toybox import AMBIENCES, MATERIALS, SIZES, Toybox, ToyboxConfig, clip_from_spec, whole_world
+from sora2.toybox.foreground import foreground, has_own_noise
 from sora2.toybox.sound import AMBIENCE_LEVEL, LIMITER_CEILING, impact_level, impact_voice, limit, pan_gains
 
 
@@ -136,3 +137,20 @@ def test_no_clip_clips():
     loud = np.array([[0.0, 0.5, 0.8, -3.0, 100.0]], np.float32)
     np.testing.assert_array_equal(limit(loud)[0, :2], loud[0, :2])
     assert np.abs(limit(loud)).max() <= LIMITER_CEILING + 1e-6
+
+
+def test_the_foreground_is_the_clip_without_its_ambience():
+    """From the truth alone, of every scene; what the scene sounds like itself stays, noise or not."""
+    world = Toybox(whole_world(split="validation"))
+    for index in range(18):
+        clip, quiet = world.clip(index), world.clip(index, ambience="silence")
+        assert float(clip.audio.abs().max()) < 0.8, "a limited mix cannot be taken apart exactly"
+        assert np.allclose(foreground(clip).audio, quiet.audio, atol=1e-6), clip.key
+        truth = clip.meta["truth"]
+        if truth["scene"] != "story":
+            own = truth["scene"] in ("weather", "street")
+            assert has_own_noise(truth) == (own or bool(truth.get("rolls"))), clip.key
+    assert has_own_noise({"strands": [{}, {"own_ambience": "city hum"}]})
+    assert not has_own_noise({"strands": [{}, {"rolls": []}]})
+    stranger = quiet.replace(meta={})
+    assert foreground(stranger) is stranger

@@ -76,7 +76,8 @@ def render(subject: Subject, made: Made, streams: tuple[str, ...] = BOTH) -> Cli
         )
         clip = clip.replace(video=torch.from_numpy(video))
     if "audio" in streams:
-        clip = clip.replace(audio=torch.from_numpy(mix(config, scene, index, parameters, made.world)))
+        about = subject.truth | parameters.controls.names()
+        clip = clip.replace(audio=torch.from_numpy(mix(config, scene, parameters, made.world, about)))
     return clip
 
 
