@@ -3,7 +3,10 @@
 What things look like is read from a few frames in colour, how they move from all frames, small and grey (two pathways,
 as in Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition"). Convolutions make one token of each of
 the few frames, of each pair of the many, and of every eighth of a second of sound; a transformer layer lets them see
-each other; each attribute has a query that attends to all. Other lengths and wider pictures are legal.
+each other. The few frames also give one token per 8 x 8 pixels, since a pupil or a ball is lost in a vector of the
+whole frame. Queries attend to all of these, twice (Carion et al. 2020, "DETR", https://arxiv.org/abs/2005.12872): one
+per attribute, and where several choices can be there at once, one per choice. Other lengths and wider pictures are
+legal.
 """
 
 from __future__ import annotations
@@ -55,12 +58,13 @@ class AttributeReader(nn.Module):
         self.audio = AudioTrunk(config)
         self.pathway = nn.Parameter(torch.zeros(3, config.width))
         self.mixer = Layer(config)
-        self.query = nn.Parameter(torch.randn(len(ATTRIBUTES), config.width) * 0.5)
-        self.reader = Layer(config)
+        self.queries = {name: len(a.choices) if a.several else 1 for name, a in ATTRIBUTES.items()}
+        self.query = nn.Parameter(torch.randn(sum(self.queries.values()), config.width) * 0.5)
+        self.readers = nn.ModuleList(Layer(config) for _ in range(2))
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(config.width, len(a.choices)) for name, a in ATTRIBUTES.items()}
+            {n: nn.Linear(config.width, 1 if a.several else len(a.choices)) for n, a in ATTRIBUTES.items()}
         )
 
     def forward(self, video: Tensor, audio: Tensor) -> dict[str, Tensor]:
@@ -74,16 +78,21 @@ class AttributeReader(nn.Module):
 
     def read(self, stills: Tensor, grey: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """See `views` and `forward`."""
-        parts = (self.still(stills), self.motion(grey), self.audio(audio))  # (B, tokens, D) each
+        frames, places = self.still(stills)
+        parts = (frames, self.motion(grey), self.audio(audio))  # (B, tokens, D) each
         tokens = torch.cat([part + own for part, own in zip(parts, self.pathway, strict=True)], dim=1)
-        tokens = self.mixer(tokens, tokens)
-        query = self.query.expand(len(tokens), -1, -1)  # (B, attributes, D)
-        answers = self.dropout(self.norm(self.reader(query, tokens)))
-        return {name: head(answers[:, i]).float() for i, (name, head) in enumerate(self.heads.items())}
+        tokens = torch.cat([self.mixer(tokens, tokens), places], dim=1)
+        answers = self.query.expand(len(tokens), -1, -1)  # (B, queries, D)
+        for reader in self.readers:
+            answers = reader(answers, tokens)
+        own = self.dropout(self.norm(answers)).split(list(self.queries.values()), dim=1)
+        return {  # (B, 1, choices) of one query, (B, choices, 1) of one per choice
+            name: self.heads[name](x).flatten(1).float() for name, x in zip(self.queries, own, strict=True)
+        }
 
 
 class StillTrunk(nn.Module):
-    """Frames by themselves, in colour: (B, 3, K, H, W) -> (B, K, D)."""
+    """Frames by themselves, in colour: (B, 3, K, H, W) -> whole frames (B, K, D), places (B, K h w, D)."""
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
@@ -94,15 +103,20 @@ class StillTrunk(nn.Module):
         self.late = Residual(third)
         self.narrow = conv(third, 40, 1, 1)
         self.out = nn.Linear(40 * 16, config.width)
+        self.places_out = nn.Linear(third + 2, config.width)
         self.register_buffer("time", sinusoids(512, config.width), persistent=False)
 
-    def forward(self, stills: Tensor) -> Tensor:
+    def forward(self, stills: Tensor) -> tuple[Tensor, Tensor]:
         batch = len(stills)
         x = with_place(stills.transpose(1, 2).flatten(0, 1))  # (B K, 5, H, W)
         x = self.middle(self.stem(x))  # (B K, C, H/4, W/4)
-        x = self.narrow(self.late(self.down(x)))  # (B K, 40, H/8, W/8)
-        x = self.out(F.adaptive_avg_pool2d(x, 4).flatten(1)).unflatten(0, (batch, -1))  # (B, K, D)
-        return x + self.time[: x.shape[1]]
+        x = self.late(self.down(x))  # (B K, C, h, w) with h = H/8, w = W/8
+        places = self.places_out(with_place(x).permute(0, 2, 3, 1).flatten(1, 2))  # (B K, h w, D)
+        x = F.adaptive_avg_pool2d(self.narrow(x), 4)  # (B K, 40, 4, 4)
+        frames = self.out(x.flatten(1)).unflatten(0, (batch, -1))  # (B, K, D)
+        time = self.time[: frames.shape[1]]
+        places = places.unflatten(0, (batch, -1)) + time[:, None]  # (B, K, h w, D)
+        return frames + time, places.flatten(1, 2)
 
 
 class MotionTrunk(nn.Module):
