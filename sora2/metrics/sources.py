@@ -170,6 +170,7 @@ def generated_items(
 ) -> list[Item]:
     """Generate every caption of `real` with `seeds` seeds; clips and their JSON are kept in `folder`.
 
+    The clips of the items are those of the files, whether they were made now or by an interrupted run before.
     `task` names one of `CONDITIONS`: what the requests are given of the real clips beside their captions.
     """
     settings = {
@@ -202,10 +203,7 @@ def generated_items(
                 write_clip(made, path, lossless_audio=True, crf=GENERATED_CRF)
                 side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
                 save_json(side, path.with_suffix(".json"))
-                clip = made.replace(caption=source.caption, key=path.stem, meta=_enrolled(made, source))
-                found[source.key, seed] = Item(
-                    path.stem, source.caption, clip, truth, seed=seed, path=str(path)
-                )
+                found[source.key, seed] = _kept(path, source, seed, truth)
                 bar.update()
     return [found[clip.key, seed] for clip, seed in wanted]
 
@@ -225,8 +223,12 @@ def _made_before(
     wanted = {"caption": source.caption, "seed": seed, **settings}
     if settings["checkpoint"] is None or any(side.get(n) != value for n, value in wanted.items()):
         return None
+    return _kept(path, source, seed, truth)
+
+
+def _kept(path: Path, source: Clip, seed: int, truth: dict[str, Any]) -> Item:
     clip = read_clip(path, channels=1 if source.audio is None else len(source.audio), key=path.stem)
-    clip = clip.replace(meta=_enrolled(clip, source))
+    clip = clip.replace(caption=source.caption, meta=_enrolled(clip, source))
     return Item(path.stem, source.caption, clip, truth, seed=seed, path=str(path))
 
 

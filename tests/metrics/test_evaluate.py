@@ -242,6 +242,10 @@ def test_clips_made_before_an_interruption_are_not_made_again(tmp_path, monkeypa
     arguments = ["evaluate", "--checkpoint", "x", "--clips", "2", "--no-controls", "--metrics", "av_offset"]
     arguments += ["--show", "1", "--quiet", "--out", str(tmp_path / "out")]
     assert main(arguments) == 0 and len(made) == 2
+    measured = tmp_path / "out" / "measured" / "generated.jsonl"
+    before = measured.read_text()
+    assert main(arguments) == 0 and len(made) == 2
+    assert measured.read_text() == before  # what is kept is what was measured
     (tmp_path / "out" / "clips" / "generated" / "bounce-test-000000001-seed0.mp4").unlink()
     assert main(arguments) == 0 and len(made) == 3
     assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 5  # other settings are other clips
