@@ -1,11 +1,13 @@
 """What sparse attention costs in quality: dense and sparse models on longer Toybox clips, equal steps and equal time.
 
     python benchmarks/attention_quality.py [--minutes 60] [--attention toybox] [--set trainer=gpu data.batch_size=32]
+    python benchmarks/attention_quality.py --model s --set init_from=checkpoints/toybox-s    # from trained weights
 
 Clips of 7 s at 128 x 128 (2,057 tokens). Three trainings from one seed, so that step k of each sees the same clips,
 the same tasks and the same noise: dense for --minutes; sparse for as many samples as the dense one saw (equal steps);
 sparse for --minutes (equal time). Each is evaluated on the same captions with all Toybox metrics, synchrony among
-them. The table holds the losses of the last third of the samples that were seen (paired), and the metrics.
+them. The record holds the losses of the last third of the samples that were seen (paired), and the metrics. Repeated
+after an interruption, the command keeps models that are trained and clips that are measured.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import argparse
 import csv
 import json
 import os
+import platform
 import shlex
 import statistics
+import sys
 from pathlib import Path
 
+import torch
 import yaml
 
 from sora2.cli import CommandError, run_apart
@@ -71,8 +76,26 @@ def compare(
     return result
 
 
+def train(folder: Path, *words: str) -> None:
+    if not (folder / "export").is_dir():
+        run("train", f"name={folder.name}", *words)
+
+
 def samples_seen(folder: Path) -> int:
     return int(yaml.safe_load((folder / "export" / "config.yaml").read_text())["samples_seen"])
+
+
+def metrics(evaluation: Path) -> dict[str, dict[str, list[float]]]:
+    """Row -> metric -> estimate, ends of its 95 % interval, share of clips that were measured."""
+    rows = json.loads((evaluation / "metrics.json").read_text())["rows"]
+    return {
+        row: {
+            name: [s["value"]["estimate"], s["value"]["low"], s["value"]["high"], s["measured"] / s["clips"]]
+            for name, s in found["summary"].items()
+            if s["measured"]
+        }
+        for row, found in rows.items()
+    }
 
 
 def main() -> int:
@@ -101,18 +124,20 @@ def main() -> int:
     minutes = f"trainer.max_minutes={args.minutes:g}"
     dense, equal_steps, equal_time = (args.work / name for name in ("dense", "sparse_steps", "sparse_time"))
     endless = "trainer.max_samples=1000000000"
-    run("train", "name=dense", "attention=dense", minutes, endless, *settings)
+    train(dense, "attention=dense", minutes, endless, *settings)
     seen = samples_seen(dense)
     sparse = f"attention={args.attention}"
-    run("train", "name=sparse_steps", sparse, f"trainer.stop_at_samples={seen}", endless, *settings)
-    run("train", "name=sparse_time", sparse, minutes, endless, *settings)
-    record = {"settings": vars(args) | {"work": str(args.work), "out": str(args.out)}, "models": {}}
+    train(equal_steps, sparse, f"trainer.stop_at_samples={seen}", endless, *settings)
+    train(equal_time, sparse, minutes, endless, *settings)
+    command = shlex.join(["python", "benchmarks/attention_quality.py", *sys.argv[1:]])
+    record = {"command": command, "torch": torch.__version__, "machine": platform.machine(), "models": {}}
     for folder in (dense, equal_steps, equal_time):
         model = {"samples_seen": samples_seen(folder)}
         if args.evaluated:
+            controls = () if folder == dense else ("--no-controls",)  # real clips are the same for all
             run("evaluate", "--checkpoint", folder / "export", "--clips", args.evaluated, "--steps", args.steps,
-                "--out", folder / "evaluation")  # fmt: skip
-            model["table"] = (folder / "evaluation" / "table.md").read_text()
+                "--out", folder / "evaluation", *controls)  # fmt: skip
+            model |= metrics(folder / "evaluation")
         record["models"][folder.name] = model
     record["losses at equal steps"] = compare(losses(dense), losses(equal_steps))
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +146,9 @@ def main() -> int:
         print(f"{name:<32} dense {row['dense']:.4f}  sparse {row['sparse']:.4f}  "
               f"difference {row['difference']:+.4f} +- {row['standard_error']:.4f}")  # fmt: skip
     for name, model in record["models"].items():
-        print(f"\n{name}: {model['samples_seen']} samples seen\n{model.get('table', '')}")
+        print(f"\n{name}: {model['samples_seen']} samples seen")
+        for metric, (estimate, low, high, share) in model.get("generated", {}).items():
+            print(f"    {metric:<32} {estimate:8.3f} [{low:.3f}, {high:.3f}], {share:.0%} measured")
     return 0
 
 
