@@ -93,6 +93,12 @@ def mid_side(x: Tensor, dim: int) -> Tensor:
     return torch.stack([left + right, left - right], dim=dim) * math.sqrt(0.5)
 
 
+def overlapping(hops: Tensor, parts: int) -> Tensor:
+    """(..., n + parts - 1, hop) -> (..., n, parts * hop): each frame is `parts` hops in a row."""
+    count = hops.shape[-2] - parts + 1
+    return torch.cat([hops[..., i : i + count, :] for i in range(parts)], -1)
+
+
 def silence_output(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
     """Zero a layer that ends a residual branch, so that training starts from the branch beside it."""
     nn.init.zeros_(layer.weight)

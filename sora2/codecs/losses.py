@@ -11,6 +11,8 @@ import torchaudio.functional as AF
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.codecs.layers import overlapping
+
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, 1)), averaged over all latent elements. Nats."""
@@ -74,9 +76,7 @@ class _Power(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hops: Tensor, window: Tensor) -> Tensor:
-        count = hops.shape[1] - 3
-        frames = torch.cat([hops[:, i : i + count] for i in range(4)], -1)
-        spectrum = torch.fft.rfft(frames.mul_(window))
+        spectrum = torch.fft.rfft(overlapping(hops, 4).mul_(window))
         ctx.save_for_backward(spectrum, window)
         return spectrum.real.square() + spectrum.imag.square()
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sora2.codecs.base import CodecError, SoundCodec
-from sora2.codecs.layers import AudioBlock, mid_side, principal_directions, silence_output
+from sora2.codecs.layers import AudioBlock, mid_side, overlapping, principal_directions, silence_output
 
 #: Power of a bin, of samples times `gain`, below which the encoder sees silence.
 FLOOR = 1e-6
@@ -206,9 +206,8 @@ def _window(size: int, hop: int) -> Tensor:
 
 def _frames(samples: Tensor, size: int, hop: int) -> Tensor:
     """(..., n * hop) -> (..., n, size): frame i is centred on hop i; zeros beyond the ends."""
-    side, count = (size - hop) // 2, samples.shape[-1] // hop
-    hops = F.pad(samples, (side, side)).unflatten(-1, (-1, hop))
-    return torch.cat([hops[..., i : i + count, :] for i in range(size // hop)], -1)
+    side = (size - hop) // 2
+    return overlapping(F.pad(samples, (side, side)).unflatten(-1, (-1, hop)), size // hop)
 
 
 class _OverlapAdd(torch.autograd.Function):

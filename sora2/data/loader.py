@@ -61,9 +61,7 @@ class LoaderConfig:
     drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
     window: WindowConfig | None = None  # raw clips only: batches of windows cut where things move
     mirror: float = 0.0  # raw clips only: share of samples with left and right exchanged
-    streams: tuple[str, ...] = (
-        STREAMS  # raw clips only: what is decoded of them; "foreground": see `collate_raw`
-    )
+    streams: tuple[str, ...] = STREAMS  # raw clips only: what is decoded; foreground: see `collate_raw`
 
 
 def build_loader(

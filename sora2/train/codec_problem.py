@@ -13,6 +13,7 @@ from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.config import ConfigError, from_mapping
 from sora2.data.loader import LoaderConfig
+from sora2.data.raw import FOREGROUND
 from sora2.train.codec_recipes import (
     AudioCodecRecipe,
     AudioLossConfig,
@@ -64,6 +65,12 @@ def loader_config(config: TrainConfig) -> LoaderConfig:
     loader = from_mapping(LoaderConfig, settings, "data")
     if loader.kind != "raw":
         raise ConfigError(f"data.kind={loader.kind!r}: a codec trains on raw shards, set data.kind=raw")
+    codec = codec_config(config)
+    if isinstance(codec, AudioCodecConfig) and codec.loss.clear_mel and FOREGROUND not in loader.streams:
+        raise ConfigError(
+            f"codec.loss.clear_mel={codec.loss.clear_mel} is asked of foregrounds: set "
+            f"data.streams=[audio,{FOREGROUND}], or codec.loss.clear_mel=0"
+        )
     return loader
 
 

@@ -8,7 +8,8 @@ import torch
 from sora2.codecs import CodecError, SpectralVAE, SpectralVAEConfig, load_codec
 from sora2.codecs.spectral_vae import _OverlapAdd
 from sora2.commands.train import compose_config
-from sora2.train.codec_problem import codec_config
+from sora2.config import ConfigError
+from sora2.train.codec_problem import codec_config, loader_config
 from sora2.train.codec_recipes import AudioCodecRecipe, AudioLossConfig
 from sora2.train.recipe import Progress
 from tests.codecs.conftest import SMALL_AUDIO, shake
@@ -84,6 +85,12 @@ def test_it_learns_as_a_recipe_and_comes_back_from_disk(tmp_path):
 def test_the_shipped_experiment_trains_this_codec():
     config = codec_config(compose_config(["experiment=codec_audio"]))
     assert config.model == replace(SpectralVAEConfig(), noise_parts=4)
+
+
+def test_a_loss_of_foregrounds_needs_them():
+    config = compose_config(["experiment=codec_audio", "data.streams=[audio]"])
+    with pytest.raises(ConfigError, match=r"data\.streams=\[audio,foreground\]"):
+        loader_config(config)
 
 
 @pytest.mark.parametrize("samples", [1, 639, 640, 641, 3300])
