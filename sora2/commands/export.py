@@ -27,6 +27,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--samples", type=int, help="checkpoint after that many samples (default: the newest)")
     add("--sigma-rel", type=float, help="width of the average (default: the first of ema.sigma_rel)")
     add("--live", action="store_true", help="the weights as they are, without averaging")
+    add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="of the weights in the file (default: trainer.export_dtype of the run; int8 is for codecs)",
+    )
     return parser
 
 
@@ -35,6 +40,8 @@ def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
     from sora2.train.export import export_run
 
-    seen = export_run(args.run, args.out, samples=args.samples, sigma_rel=args.sigma_rel, live=args.live)
+    seen = export_run(
+        args.run, args.out, samples=args.samples, sigma_rel=args.sigma_rel, live=args.live, dtype=args.dtype
+    )
     print(f"weights after {seen:,} samples in {args.out}")
     return 0

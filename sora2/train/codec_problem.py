@@ -90,9 +90,12 @@ def build(config: TrainConfig, fingerprints: None) -> CodecRecipe:
     """The recipe with freshly initialised weights, a pure function of `config.seed`."""
     torch.manual_seed(config.seed)
     codec = codec_config(config)
+    dtype = getattr(torch, config.trainer.export_dtype)
     if isinstance(codec, VideoCodecConfig):
-        return VideoCodecRecipe(codec.model, codec.loss, freeze_encoder=codec.freeze_encoder)
-    return AudioCodecRecipe(codec.model, codec.loss, freeze_encoder=codec.freeze_encoder)
+        return VideoCodecRecipe(
+            codec.model, codec.loss, freeze_encoder=codec.freeze_encoder, export_dtype=dtype
+        )
+    return AudioCodecRecipe(codec.model, codec.loss, freeze_encoder=codec.freeze_encoder, export_dtype=dtype)
 
 
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.base import CodecError, LatentCodec, build_codec, read_weights
+from sora2.codecs.base import CodecError, LatentCodec, build_codec, pack, read_weights, unpack
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
@@ -82,9 +82,11 @@ class CodecRecipe(Recipe):
         discriminator: nn.Module,
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,
+        export_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.model = model
+        self.export_dtype = export_dtype
         self.freeze_encoder = freeze_encoder
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(model.is_decoder(name) or not freeze_encoder)
@@ -184,6 +186,15 @@ class CodecRecipe(Recipe):
             n for n in self.model.state_dict() if n.startswith("linear_") and n.startswith(tuple(fresh))
         ]
         self.initialized.fill_(not fresh_linear)
+        if self.freeze_encoder:
+            encoder = {n: t for n, t in self.model.state_dict().items() if not self.model.is_decoder(n)}
+            if any(
+                not torch.equal(encoder[n], t) for n, t in unpack(pack(encoder, self.export_dtype)).items()
+            ):
+                raise CodecError(
+                    f"trainer.export_dtype={str(self.export_dtype).removeprefix('torch.')} would round the frozen "
+                    f"encoder of {folder} and change its latents: set trainer.export_dtype=float16, or float32"
+                )
 
     def batch_size(self, batch: Any) -> int:
         return self.target(batch).shape[0]
@@ -198,7 +209,7 @@ class CodecRecipe(Recipe):
         return self.model.forward_flops(tuple(self.target(batch).shape))
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
-        """Write the averaged weights with the running latent statistics, in half precision (bytes on disk)."""
+        """Write the averaged weights with the running latent statistics."""
         current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         averaged = {name.removeprefix("model."): tensor for name, tensor in averaged_state.items()}
         weights = {
@@ -206,7 +217,7 @@ class CodecRecipe(Recipe):
         }
         try:
             self.model.load_state_dict(weights)
-            self.model.save(folder, dtype=torch.float16, info=info)
+            self.model.save(folder, dtype=self.export_dtype, info=info)
         finally:
             self.model.load_state_dict(current)
 
@@ -222,8 +233,11 @@ class VideoCodecRecipe(CodecRecipe):
         loss: VideoLossConfig,
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,
+        export_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(build_codec(model), loss, VideoDiscriminator(), perceptual, freeze_encoder)
+        super().__init__(
+            build_codec(model), loss, VideoDiscriminator(), perceptual, freeze_encoder, export_dtype
+        )
 
     def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
         target = batch["video"]
@@ -250,10 +264,10 @@ class AudioCodecRecipe(CodecRecipe):
         loss: AudioLossConfig,
         perceptual: nn.Module | None = None,
         freeze_encoder: bool = False,
+        export_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(
-            build_codec(model), loss, AudioDiscriminator(model.channels), perceptual, freeze_encoder
-        )
+        adversary = AudioDiscriminator(model.channels)
+        super().__init__(build_codec(model), loss, adversary, perceptual, freeze_encoder, export_dtype)
 
     def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
         target = batch["audio"]

@@ -9,6 +9,8 @@ import torch
 
 from sora2.config import ConfigError
 
+Dtype = Literal["float32", "float16", "bfloat16", "int8"]  # of weights in a file
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -66,7 +68,7 @@ class TrainerConfig:
     log_every_steps: int = 20
     render_every_samples: int | None = None  # None = no samples during training
     render_prompts: tuple[str, ...] = ()
-    export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the exported weights of a transformer
+    export_dtype: Dtype = "float32"  # int8: of a codec's matrices
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
 
     @property

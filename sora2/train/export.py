@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 from sora2.config import from_mapping
 from sora2.errors import UserError
 from sora2.train import checkpoint
-from sora2.train.config import TrainConfig
+from sora2.train.config import Dtype, TrainConfig
 from sora2.train.ema import reconstruct
 from sora2.train.module import TrainingModule
 from sora2.train.run import RECIPES
 
 
 def export_run(
-    run: Path, out: Path, *, samples: int | None = None, sigma_rel: float | None = None, live: bool = False
+    run: Path,
+    out: Path,
+    *,
+    samples: int | None = None,
+    sigma_rel: float | None = None,
+    live: bool = False,
+    dtype: Dtype | None = None,
 ) -> int:
     """Write what `sora2 train` writes at its end, from the checkpoint after `samples` (default: the newest).
 
     sigma_rel: width of the average. The run keeps `ema.sigma_rel`; any other is put together from the snapshots of
     `ema.snapshot_every_samples`, of which one must lie at `samples`. live: the weights themselves, without averaging.
+    dtype: of the weights in the file, in place of the run's `trainer.export_dtype`.
 
     Returns:
         The samples that the weights have seen.
@@ -33,6 +41,8 @@ def export_run(
     path = _checkpoint(run, samples)
     saved = checkpoint.load(path)
     config = from_mapping(TrainConfig, saved["sora2"]["config"], str(path))
+    if dtype is not None:
+        config = replace(config, trainer=replace(config.trainer, export_dtype=dtype))
     problem = importlib.import_module(RECIPES[config.recipe])
     module = TrainingModule(problem.build(config, problem.latent_fingerprints(config)), config)
     module.load_state_dict(saved["state_dict"])

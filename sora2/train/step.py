@@ -164,6 +164,8 @@ def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
         "diffusion": to_mapping(diffusion),
         "sampling": config.sampling,
     }
+    if config.trainer.export_dtype == "int8":
+        raise ConfigError("trainer.export_dtype=int8 is for codecs: set bfloat16, float16 or float32")
     dtype = getattr(torch, config.trainer.export_dtype)
     return DiffusionRecipe(build_transformer(model_settings), diffusion, info, dtype)
 

@@ -195,6 +195,21 @@ def test_a_frozen_encoder_keeps_every_latent_while_the_decoder_learns(modality, 
         assert not torch.equal(before.decode(latents[0]), after.decode(latents[1]))
 
 
+def test_storing_a_frozen_encoder_in_fewer_bits_is_refused_before_training(batch, tmp_path):
+    """Its latents would change; once stored in 8 bits it stays what it is."""
+    first = build("audio")
+    train(first, batch, 2)
+    first.model.save(tmp_path / "float")
+    frozen = AudioCodecRecipe(SMALL_AUDIO, AudioLossConfig(), freeze_encoder=True, export_dtype=torch.int8)
+    with pytest.raises(CodecError, match=r"export_dtype=int8 would round the frozen encoder of .*float16"):
+        frozen.load_weights(tmp_path / "float")
+    first.model.save(tmp_path / "int8", dtype=torch.int8)
+    frozen.load_weights(tmp_path / "int8")
+    train(frozen, batch, 2)
+    frozen.export(tmp_path / "on", {f"model.{n}": p.detach() for n, p in frozen.model.named_parameters()}, {})
+    assert load_codec(tmp_path / "on").fingerprint() == load_codec(tmp_path / "int8").fingerprint()
+
+
 def test_a_codec_of_before_latents_could_be_balanced_is_a_start_like_another(batch, tmp_path):
     first = build("audio")
     first.export(tmp_path, {f"model.{n}": p.detach() for n, p in first.model.named_parameters()}, {})
