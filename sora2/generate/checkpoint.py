@@ -96,7 +96,8 @@ def open_codecs(checkpoint: Checkpoint, video: str | None = None, audio: str | N
         "audio": named["audio"] if audio is None else audio,
     }
     located = {name: _locate(checkpoint.folder, path) for name, path in paths.items()}
-    codecs = load_codecs(located["video"], located["audio"], named.get("text", "minilm"))
+    text, longest = named.get("text", "minilm"), named.get("text_tokens")
+    codecs = load_codecs(located["video"], located["audio"], text, longest)
     expected = named.get("fingerprints", {})
     for name, found in codecs.fingerprints().items():
         if name in expected and expected[name] != found:

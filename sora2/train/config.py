@@ -134,6 +134,9 @@ class CodecPaths:
     video: str = "checkpoints/video_vae"
     audio: str = "checkpoints/audio_vae"
     text: str = "minilm"
+    text_tokens: int | None = (
+        None  # longest prompt, as `sora2 encode --max-text-tokens` had it; None: the encoder's own
+    )
 
 
 @dataclass(frozen=True)

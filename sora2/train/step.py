@@ -98,7 +98,20 @@ def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
 
 
 def open_codecs(config: TrainConfig) -> Codecs:
-    return load_codecs(config.codecs.video, config.codecs.audio, config.codecs.text)
+    """The frozen codecs of the run.
+
+    Raises:
+        ConfigError: a text encoder that would cut prompts shorter than the captions of the data.
+    """
+    paths = config.codecs
+    codecs = load_codecs(paths.video, paths.audio, paths.text, paths.text_tokens)
+    longest = loader_config(config).max_text_tokens
+    if codecs.text is not None and codecs.text.max_tokens < longest:
+        raise ConfigError(
+            f"codecs.text={paths.text} cuts prompts at {codecs.text.max_tokens} tokens, but "
+            f"data.max_text_tokens={longest}: set codecs.text_tokens={longest}"
+        )
+    return codecs
 
 
 def loader_config(config: TrainConfig) -> LoaderConfig:

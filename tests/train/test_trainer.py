@@ -18,7 +18,8 @@ from sora2.codecs import load_codec
 from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.generate import Pipeline, Request
-from sora2.train import checkpoint
+from sora2.generate.checkpoint import open_codecs, read_checkpoint
+from sora2.train import checkpoint, step
 from sora2.train.config import OptimizerConfig
 from sora2.train.module import NonFiniteError, keyed_generator, learning_rate
 from sora2.train.recipe import Progress
@@ -76,6 +77,15 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
     assert not (world / "runs/dry").exists()
 
 
+def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
+    assert main(["train", "experiment=toybox_s", "trainer=cpu", "dry_run=true", "name=never"]) == 0
+    text = capsys.readouterr().out
+    assert "260 = 64 text + 144 video + 52 audio" in text
+    config = compose_config(["experiment=toybox_s"])
+    model = step.model_config(config, step.open_codecs(config))
+    assert model.video_width == 256  # 64 channels in patches of 2 x 2
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -92,6 +102,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
         ("trainer.accelerator=gpu", "no CUDA device"),
         ("task.mixture.text_to_video=1", "text_to_video"),
         ("experiment=nothing", "experiment/nothing"),
+        ("data.max_text_tokens=200", r"cuts prompts at 128 tokens, but .*set codecs.text_tokens=200"),
     ],
 )
 def test_bad_configs_end_with_one_line_that_names_key_and_remedy(world, capsys, override, message):
@@ -102,6 +113,22 @@ def test_bad_configs_end_with_one_line_that_names_key_and_remedy(world, capsys, 
     assert re.search(message, error), error
     assert "Traceback" not in error
     assert not (world / "runs/bad/checkpoints").exists()
+
+
+def test_sampling_takes_prompts_as_long_as_training_had_them(world, tmp_path):
+    for longest in (None, 40):
+        name = f"long-{longest}"
+        settings = training_overrides(
+            world,
+            name,
+            **{"codecs.text_tokens": longest or "null", "trainer.max_samples": 4, "data.max_text_tokens": 24},
+        )
+        if longest is not None:  # latents of a text encoder of that length
+            shards = write_latents(tmp_path / "latents", world / "codecs", text_tokens=longest)
+            settings.append(f"data.datasets=[{{path: {shards}, weight: 1.0}}]")
+        train(compose_config(settings))
+        codecs = open_codecs(read_checkpoint(world / "runs" / name / "export"))
+        assert codecs.text.max_tokens == (longest or 128)
 
 
 def test_latents_of_other_codecs_are_refused(world, capsys):
