@@ -49,6 +49,10 @@ class _ShardDataset:
     def _load(self, sample: int) -> Any:
         raise NotImplementedError
 
+    def held_bytes(self) -> int:
+        """What `cache_in_memory` keeps once every sample was read."""
+        raise NotImplementedError
+
     def where(self, sample: int) -> str:
         """Shard and key, for messages."""
         return f"{self.index.shard_path(sample)}: {self.index.keys[sample]}"
@@ -97,6 +101,9 @@ class LatentDataset(_ShardDataset):
 
     kind = LATENTS
 
+    def held_bytes(self) -> int:
+        return int(self.index.size[:, 0].sum())
+
     def _load(self, sample: int) -> LatentSample:
         tensors, header = unpack_latents(self.read(sample, 0), f"{self.where(sample)}.safetensors")
         bucket: Bucket = self.index.bucket_of(sample)
@@ -125,6 +132,14 @@ class RawDataset(_ShardDataset):
     ) -> None:
         super().__init__(folder, cache_in_memory=cache_in_memory)
         self.streams = streams
+
+    def held_bytes(self) -> int:
+        pixels, sound = 3 * ("video" in self.streams), 4 * ("audio" in self.streams)  # bytes of each
+        of_bucket = [
+            b.frames * b.height * b.width * pixels + b.samples * b.channels * sound
+            for b in self.index.buckets
+        ]
+        return sum(of_bucket[i] for i in self.index.bucket)
 
     def _load(self, sample: int) -> Clip:
         return unpack_clip(self.read(sample, 0), self.meta(sample), self.where(sample), self.streams)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 
 from sora2.data.collate import collate_latents, collate_raw
 from sora2.data.datasets import LatentDataset, RawDataset
@@ -97,6 +98,11 @@ def build_loader(
         )
     kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
     datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
+    if config.cache_in_memory:
+        shares = (
+            min(1.0, (c.clips or len(d)) / len(d)) for c, d in zip(config.datasets, datasets, strict=True)
+        )
+        _check_memory(sum(share * d.held_bytes() for share, d in zip(shares, datasets, strict=True)))
     for dataset in datasets:
         _check_streams(dataset, config)
         if config.kind == LATENTS and codecs_fingerprints is not None:
@@ -108,6 +114,16 @@ def build_loader(
             f"the datasets {paths} were encoded by codecs of different strides; mix only latents of one"
         )
     return StatefulLoader(datasets, config, rank, world_size)
+
+
+def _check_memory(needed: float) -> None:
+    """A machine that runs out of memory stands still before it fails: say so at the start."""
+    available = psutil.virtual_memory().available
+    if needed > 0.9 * available:
+        raise DataError(
+            f"data.cache_in_memory=true would keep {needed / 1e9:.1f} GB of decoded samples, and "
+            f"{available / 1e9:.1f} GB of memory are free: set data.cache_in_memory=false, which reads every sample when it is needed"
+        )
 
 
 def check_fingerprints(folder: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from synthetic_shards import FINGERPRINTS, latent_meta, write_latents
 
 from sora2.data import DataError, DatasetConfig, LoaderConfig, build_loader
+from sora2.data.datasets import LatentDataset, RawDataset
 
 
 def config(*folders, **changes) -> LoaderConfig:
@@ -190,6 +193,27 @@ def test_the_cache_gives_the_same_batches(latents):
             a, b = next(plain), next(cached)
             assert a.keys == b.keys
             assert torch.equal(a.video.latent, b.video.latent) and torch.equal(a.text.latent, b.text.latent)
+
+
+def test_a_cache_larger_than_the_memory_is_refused_before_it_fills(raw, latents, monkeypatch):
+    """What is announced is what decoded samples take; half of a set takes half."""
+    clips = RawDataset(raw)
+    needed = clips.held_bytes()
+    decoded = [t for i in range(len(clips)) for t in (clips[i].video, clips[i].audio) if t is not None]
+    assert needed == sum(t.nbytes for t in decoded)
+    stored = LatentDataset(latents)
+    kept = [t for i in range(len(stored)) for t in (stored[i].video, stored[i].audio, stored[i].text)]
+    held = sum(t.nbytes for t in kept if t is not None)
+    assert held <= stored.held_bytes() < held + 2000 * len(stored)  # headers
+    clips.close()
+    stored.close()
+    settings = config(raw, kind="raw", require_audio=False, cache_in_memory=True)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
+    with pytest.raises(DataError, match=r"would keep .* GB of decoded samples.*data.cache_in_memory=false"):
+        build_loader(settings)
+    build_loader(replace(settings, cache_in_memory=False)).close()
+    half = replace(settings.datasets[0], clips=5)
+    build_loader(replace(settings, datasets=(half,))).close()
 
 
 def test_foreign_latents_say_what_to_rerun(latents):
