@@ -122,7 +122,8 @@ def _check_memory(needed: float) -> None:
     if needed > 0.9 * available:
         raise DataError(
             f"data.cache_in_memory=true would keep {needed / 1e9:.1f} GB of decoded samples, and "
-            f"{available / 1e9:.1f} GB of memory are free: set data.cache_in_memory=false, which reads every sample when it is needed"
+            f"{available / 1e9:.1f} GB of memory are free: set data.cache_in_memory=false, which reads every sample "
+            "when it is needed"
         )
 
 
