@@ -66,7 +66,7 @@ data-film: $(STAMP)
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
 data-toybox: $(STAMP)
-	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 10240 --validation-clips 512 --test-clips 512 --caption sentence+prompt --workers 2
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 16384 --validation-clips 512 --test-clips 512 --caption sentence+prompt --workers 2
 	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
 
 train-toybox: data-toybox

@@ -13,10 +13,11 @@ from sora2.codecs.evaluate import evaluate_clips, reconstruct
 from sora2.codecs.losses import magnitudes
 from sora2.codecs.summary import summarise
 from sora2.commands import evaluate_codec
-from sora2.toybox import Toybox, ToyboxConfig
+from sora2.toybox import Toybox, ToyboxConfig, whole_world
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FOLDERS = {"video": CHECKPOINTS / "video_vae", "audio": CHECKPOINTS / "audio_vae"}
+WHOLE = CHECKPOINTS / "video_vae_whole"
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,25 @@ def clips():
     return Toybox(ToyboxConfig(split="test")).clips(range(8))
 
 
-def test_both_fit_in_24_megabytes():
-    files = [f for folder in FOLDERS.values() for f in folder.iterdir()]
-    assert sum(f.stat().st_size for f in files) <= 24e6
+def test_a_pair_fits_in_24_megabytes_and_all_weights_in_45():
+    def size(*folders: Path) -> int:
+        return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
+
+    assert size(*FOLDERS.values()) <= 24e6 and size(WHOLE, FOLDERS["audio"]) <= 24e6
+    assert size(CHECKPOINTS) <= 45e6
+    assert size(*FOLDERS.values(), CHECKPOINTS / "toybox-s") <= 40e6
+
+
+def test_the_whole_world_keeps_its_pictures():
+    """A clip of every scene: above what the codec of the narrow world keeps of them by far."""
+    clips = Toybox(whole_world(split="test", frames=33)).clips(range(9))
+    means = {}
+    for folder in (WHOLE, FOLDERS["video"]):
+        codecs = load_codecs(folder, FOLDERS["audio"], text=None)
+        rows = evaluate_clips(codecs, [(("all",), clip) for clip in clips])
+        means[folder.name] = summarise(rows)["all"]["psnr_db"]["mean"]
+    assert means["video_vae_whole"] > 31.5
+    assert means["video_vae_whole"] > means["video_vae"] + 4
 
 
 def test_quality_floor(codecs, clips):
