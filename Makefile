@@ -21,7 +21,7 @@ help:
 	@echo "make demo PROMPT=\"two green balls in the rain\"   the same, with your words"
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
-	@echo "make train-toybox  trains the shipped checkpoint from nothing: data, latents, hours of training on a CPU"
+	@echo "make train-toybox  trains a checkpoint like the shipped one from nothing: data, latents, hours of training on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
 	@echo "make train-whole   the same of the whole world: a GPU's work (TRAIN=\"trainer=gpu data.batch_size=256\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"

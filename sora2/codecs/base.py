@@ -257,7 +257,6 @@ def pack(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     """The weights of a codec as they are stored; its statistics keep every bit."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu()
         if name.startswith("latent_"):
             packed[name] = tensor
         elif dtype == torch.int8 and tensor.ndim >= 2:

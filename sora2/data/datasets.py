@@ -49,8 +49,8 @@ class _ShardDataset:
     def _load(self, sample: int) -> Any:
         raise NotImplementedError
 
-    def held_bytes(self) -> int:
-        """What `cache_in_memory` keeps once every sample was read."""
+    def held_bytes(self, clips: int | None = None) -> int:
+        """What `cache_in_memory` keeps once the first `clips` samples were read (None: all)."""
         raise NotImplementedError
 
     def where(self, sample: int) -> str:
@@ -101,8 +101,8 @@ class LatentDataset(_ShardDataset):
 
     kind = LATENTS
 
-    def held_bytes(self) -> int:
-        return int(self.index.size[:, 0].sum())
+    def held_bytes(self, clips: int | None = None) -> int:
+        return int(self.index.size[:clips, 0].sum())
 
     def _load(self, sample: int) -> LatentSample:
         tensors, header = unpack_latents(self.read(sample, 0), f"{self.where(sample)}.safetensors")
@@ -133,13 +133,13 @@ class RawDataset(_ShardDataset):
         super().__init__(folder, cache_in_memory=cache_in_memory)
         self.streams = streams
 
-    def held_bytes(self) -> int:
+    def held_bytes(self, clips: int | None = None) -> int:
         pixels, sound = 3 * ("video" in self.streams), 4 * ("audio" in self.streams)  # bytes of each
         of_bucket = [
             b.frames * b.height * b.width * pixels + b.samples * b.channels * sound
             for b in self.index.buckets
         ]
-        return sum(of_bucket[i] for i in self.index.bucket)
+        return sum(of_bucket[i] for i in self.index.bucket[:clips])
 
     def _load(self, sample: int) -> Clip:
         return unpack_clip(self.read(sample, 0), self.meta(sample), self.where(sample), self.streams)

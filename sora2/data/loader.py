@@ -99,10 +99,7 @@ def build_loader(
     kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
     datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
     if config.cache_in_memory:
-        shares = (
-            min(1.0, (c.clips or len(d)) / len(d)) for c, d in zip(config.datasets, datasets, strict=True)
-        )
-        _check_memory(sum(share * d.held_bytes() for share, d in zip(shares, datasets, strict=True)))
+        _check_memory(sum(d.held_bytes(c.clips) for c, d in zip(config.datasets, datasets, strict=True)))
     for dataset in datasets:
         _check_streams(dataset, config)
         if config.kind == LATENTS and codecs_fingerprints is not None:
@@ -116,7 +113,7 @@ def build_loader(
     return StatefulLoader(datasets, config, rank, world_size)
 
 
-def _check_memory(needed: float) -> None:
+def _check_memory(needed: int) -> None:
     """A machine that runs out of memory stands still before it fails: say so at the start."""
     available = psutil.virtual_memory().available
     if needed > 0.9 * available:

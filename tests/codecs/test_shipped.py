@@ -41,10 +41,10 @@ def test_a_pair_fits_in_24_megabytes_and_all_weights_in_45():
 
 def test_the_whole_world_keeps_its_pictures():
     """A clip of every scene: above what the codec of the narrow world keeps of them by far."""
-    clips = Toybox(whole_world(split="test", frames=33)).clips(range(9))
+    clips = [c.replace(audio=None) for c in Toybox(whole_world(split="test", frames=33)).clips(range(9))]
     means = {}
     for folder in (WHOLE, FOLDERS["video"]):
-        codecs = load_codecs(folder, FOLDERS["audio"], text=None)
+        codecs = load_codecs(folder, None, text=None)
         rows = evaluate_clips(codecs, [(("all",), clip) for clip in clips])
         means[folder.name] = summarise(rows)["all"]["psnr_db"]["mean"]
     assert means["video_vae_whole"] > 31.5
