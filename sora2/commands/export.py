@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
+
+from sora2.train.config import Dtype
 
 EXAMPLES = """examples:
   sora2 export runs/toybox_bounce --out runs/halfway                  the newest checkpoint, averaged as the run does
@@ -29,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--live", action="store_true", help="the weights as they are, without averaging")
     add(
         "--dtype",
-        choices=("float32", "float16", "bfloat16", "int8"),
+        choices=get_args(Dtype),
         help="of the weights in the file (default: trainer.export_dtype of the run; int8 is for codecs)",
     )
     return parser

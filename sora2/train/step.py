@@ -126,6 +126,7 @@ def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
 def plan(config: TrainConfig) -> list[tuple[str, str]]:
     """Rows of the printed plan: parameters, tokens, FLOPs, memory. Computed without allocating the model."""
     DiffusionConfig.from_dict(config.task)
+    _export_dtype(config)
     clip, count = config.clip, _count(config)
     density = count.pairs / (count.settings.depth * sum(count.tokens.values()) ** 2)
     chunk, total = count.settings.attention.chunk_seconds, sum(count.tokens.values())
@@ -177,10 +178,13 @@ def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
         "diffusion": to_mapping(diffusion),
         "sampling": config.sampling,
     }
+    return DiffusionRecipe(build_transformer(model_settings), diffusion, info, _export_dtype(config))
+
+
+def _export_dtype(config: TrainConfig) -> torch.dtype:
     if config.trainer.export_dtype == "int8":
         raise ConfigError("trainer.export_dtype=int8 is for codecs: set bfloat16, float16 or float32")
-    dtype = getattr(torch, config.trainer.export_dtype)
-    return DiffusionRecipe(build_transformer(model_settings), diffusion, info, dtype)
+    return getattr(torch, config.trainer.export_dtype)  # type: ignore[no-any-return]
 
 
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:

@@ -74,6 +74,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
     text = capsys.readouterr().out
     for word in ("parameters", "tokens", "GFLOP per sample", "48 samples = 12 steps"):
         assert word in text
+    assert (
+        main(["train", *training_overrides(world, "dry", dry_run="true"), "trainer.export_dtype=int8"]) == 2
+    )
+    assert "trainer.export_dtype=int8 is for codecs" in capsys.readouterr().err
     assert not (world / "runs/dry").exists()
 
 
