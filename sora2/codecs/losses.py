@@ -116,6 +116,25 @@ def spectral_losses(
     return {"convergence": torch.stack(convergence).mean(), "log_mel": torch.stack(mel).mean()}
 
 
+def attack_error(
+    prediction: Tensor,
+    target: Tensor,
+    sample_rate: int,
+    ffts: tuple[int, ...] = (64, 128, 256),
+    mels: tuple[int, ...] = (12, 20, 40),
+) -> Tensor:
+    """L1 between log-mel magnitudes of (B, channels, S) where the target's rise within one window, by how much they do.
+
+    Attacks are a few milliseconds among seconds: an average over all frames hardly sees them. 0 where nothing begins.
+    """
+    errors = []
+    for fft, bands in zip(ffts, mels, strict=True):
+        p, t = (log_mel(magnitudes(x, fft), fft, bands, sample_rate) for x in (prediction, target))
+        rise = F.relu(t[..., 4:] - t[..., :-4])  # a window is four frames
+        errors.append(((p - t)[..., 4:].abs() * rise).sum() / (rise.sum() + 1e-6))
+    return torch.stack(errors).mean()
+
+
 def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """Hinge loss of a discriminator over its scales."""
     terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]

@@ -40,6 +40,21 @@ def test_spectral_losses_hear_a_wrong_pitch_and_forgive_a_wrong_phase():
         assert phase[name] < 0.2 * pitch[name]
 
 
+def test_attack_error_hears_beginnings_alone():
+    torch.manual_seed(0)
+    t = torch.arange(16000) / 16000
+    ring = torch.sin(2 * math.pi * 440 * t) * torch.exp(-8 * (t - 0.25)) * (t >= 0.25)
+    click = torch.randn(16000) * 0.3 * torch.exp(-2000 * (t - 0.25).clamp(min=0)) * (t >= 0.25)
+    knock = (ring + click).expand(1, 2, -1)
+    cut = (torch.where(t < 0.6, ring, torch.zeros(())) + click).expand(1, 2, -1)  # its end lacks
+    dull = ring.expand(1, 2, -1)  # its beginning lacks
+    exact, late, early = (L.attack_error(x, knock, 16000) for x in (knock, cut, dull))
+    assert exact == 0 and late < 0.02 and early > 0.5
+    spectral = [L.spectral_losses(x, knock, 16000)["log_mel"] for x in (cut, dull)]
+    assert spectral[0] > spectral[1]  # an average over all frames minds the end more
+    assert L.attack_error(dull, torch.zeros_like(knock), 16000) == 0  # nothing begins
+
+
 def test_gradient_loss_ignores_a_constant_offset():
     video = torch.rand(1, 3, 5, 8, 8)
     assert L.gradient_loss(video + 0.3, video) < 1e-6

@@ -117,7 +117,7 @@ def test_a_frozen_network_gives_the_perceptual_term(batch):
 
 def test_sound_is_asked_for_the_samples_of_its_foreground(batch):
     """And for the spectra of what the latent determines, of those clips whose foreground is clear."""
-    recipe = build("audio", clear_mel=1.0)
+    recipe = build("audio", clear_mel=1.0, attack=1.0)
     quiet, noise = batch["audio"], 0.1 * torch.randn(batch["audio"].shape)
     metas = [{"truth": {}}, {"truth": {"rolls": [1]}}]
     loud = batch | {"audio": quiet + noise, "foreground": quiet, "metas": metas}
@@ -125,10 +125,11 @@ def test_sound_is_asked_for_the_samples_of_its_foreground(batch):
     assert exact["relative"] < -3 and exact["log_mel"] < 1e-3 and exact["clear_mel"] < 1e-6
     assert recipe.terms(quiet + noise, None, loud)["relative"] > exact["relative"] + 1
     first, second = (quiet + noise * torch.tensor(wrong)[:, None, None] for wrong in ([1.0, 0.0], [0.0, 1.0]))
-    assert recipe.terms(first, None, loud)["clear_mel"] > 0.01
-    assert recipe.terms(second, None, loud)["clear_mel"] < 1e-6  # that clip rolls
+    for name in ("clear_mel", "attack"):
+        assert recipe.terms(first, None, loud)[name] > 0.01
+        assert recipe.terms(second, None, loud)[name] < 1e-6  # that clip rolls
     unknown = loud | {"metas": [{}, {}]}
-    assert "clear_mel" not in recipe.terms(quiet, noise, unknown)
+    assert not {"clear_mel", "attack"} & recipe.terms(quiet, noise, unknown).keys()
     without = recipe.terms(quiet, None, batch)
     assert without["relative"] < -3 and "clear_mel" not in without
 
