@@ -16,10 +16,12 @@ from sora2.kernels.heads import split_heads as split_heads_eager
 from sora2.kernels.modulate import Runs
 from sora2.kernels.triton import heads as ours_heads
 from sora2.kernels.triton import modulate as ours
+from sora2.kernels.triton import use_gpu_kernels
 
 
 def bench_tokens(machine: Machine, copy_gbytes: float) -> list[dict[str, Any]]:
     """The token-wise operations at the 5 s geometry, width 2048: forward + backward against eager and torch.compile."""
+    use_gpu_kernels("plain")  # of `eager`; ours are called by name
     parts, heads, head = ((256, 30720, 500), 16, 128) if not machine.dry else ((3, 20, 5), 2, 16)
     tokens, width = sum(parts), heads * head
     device, dtype = machine.device, machine.dtype

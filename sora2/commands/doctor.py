@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sora2.kernels import Part, Rule, TilePattern, Tiling, bf16_speedup, cpu_kernels, explain
+from sora2.kernels.triton import gpu_kernels
 
 PACKAGES = (
     "torch", "torchaudio", "lightning", "hydra-core", "webdataset", "einops", "accelerate", "wandb", "decord", "av",
@@ -96,6 +97,10 @@ def main(argv: list[str]) -> int:
             ("gpu", gpu),
             ("bf16 over float32, products on the CPU", f"{bf16_speedup():.1f}x"),
             ("token-wise CPU kernels", str(cpu_kernels())),
+            (
+                "token-wise GPU kernels",
+                str(gpu_kernels(torch.device("cuda"))) if gpu != "none" else "none: no GPU",
+            ),
         ],
         "packages": packages(),
         "attention": attention_choices(),

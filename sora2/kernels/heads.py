@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from sora2.kernels.cpu.choice import library_for
 from sora2.kernels.cpu.heads import MergeHeads, SplitHeads
+from sora2.kernels.triton import takes
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ def split_heads(
     library = library_for(qkv)
     if library is not None:
         return SplitHeads.apply(library, qkv, gain, cosine, sine, spans, shape, eps)
+    if takes(qkv):
+        from sora2.kernels.triton import heads as on_gpu
+
+        return on_gpu.split_heads(qkv, gain, cosine.contiguous(), sine.contiguous(), spans, batch, eps)
     return _SplitHeads.apply(qkv, gain, cosine, sine, spans, shape, eps)
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.kernels.triton import takes
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -158,6 +160,10 @@ def norm_modulate(
     """
     if torch.compiler.is_compiling():  # the compiler fuses the plain form itself
         return norm_modulate_reference(x, runs, shifts, gains, eps)
+    if takes(x):
+        from sora2.kernels.triton import modulate as on_gpu
+
+        return on_gpu.norm_modulate(x, runs, shifts, gains, eps)
     return _NormModulate.apply(x, eps, runs, *_interleave(shifts, gains))
 
 
@@ -165,6 +171,10 @@ def gated_add(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: Sequence
     """x + gate * update. x and update (T, D); per modality a gate table (U, D), in the dtype of x -> (T, D)."""
     if torch.compiler.is_compiling():
         return gated_add_reference(x, update, runs, gates)
+    if takes(x):
+        from sora2.kernels.triton import modulate as on_gpu
+
+        return on_gpu.gated_add(x, update, runs, gates)
     return _GatedAdd.apply(x, update, runs, *gates)
 
 
@@ -181,6 +191,10 @@ def gated_add_norm_modulate(
     if torch.compiler.is_compiling():
         x = gated_add_reference(x, update, runs, gates)
         return x, norm_modulate_reference(x, runs, shifts, gains, eps)
+    if takes(x):
+        from sora2.kernels.triton import modulate as on_gpu
+
+        return on_gpu.gated_add_norm_modulate(x, update, runs, gates, shifts, gains, eps)
     return _GatedAddNormModulate.apply(x, update, eps, runs, *gates, *_interleave(shifts, gains))
 
 

@@ -6,6 +6,16 @@ extension would be a second implementation of the two operators in `attention.py
 """
 
 from sora2.kernels.triton.attention import KernelError, triton_attention, unavailable, why_not
+from sora2.kernels.triton.choice import gpu_kernels, takes, use_gpu_kernels
 from sora2.kernels.triton.lists import KernelPattern
 
-__all__ = ["KernelError", "KernelPattern", "triton_attention", "unavailable", "why_not"]
+__all__ = [
+    "KernelError",
+    "KernelPattern",
+    "gpu_kernels",
+    "takes",
+    "triton_attention",
+    "unavailable",
+    "use_gpu_kernels",
+    "why_not",
+]
