@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: A cut changes the picture by so many levels on average, and so many times as much as its neighbourhood does.
-LEAST_LEVELS, LEAST_RATIO = 9.0, 3.0
+LEAST_LEVELS, LEAST_RATIO = 9.0, 2.5
 #: Pictures are compared at this size.
 SIDE = 32
 
