@@ -163,6 +163,13 @@ def test_separation_by_hand():
         separation(known, np.ones((3, 3)))
 
 
+def test_another_voice_has_time_for_the_words():
+    """Three long words: most voices say them in the clip, the one that is drawn first would not."""
+    clip = Toybox(ToyboxConfig(seed=0, split="cameo", scenes=("talk",))).clip(51)
+    made = all_corruptions()["wrong voice"].apply(Subject.of(clip), 1).clip
+    assert made.audio.shape == clip.audio.shape and not torch.equal(made.audio, clip.audio)
+
+
 def test_cuts_are_seen_and_motion_is_none(stories, clips, talk):
     seen = values("cut_f1", stories)
     assert seen.mean() > 0.85
