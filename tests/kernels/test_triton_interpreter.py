@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sora2.kernels import use_cpu_kernels
-from sora2.kernels.triton import takes, use_gpu_kernels
+from sora2.kernels.triton import KernelError, gpu_kernels, takes, use_gpu_kernels
 from sora2.kernels.triton.gates import GATES, Bench, run_gates
 from sora2.kernels.triton.interpreter import repair
 from sora2.kernels.triton.operator_gates import OPERATOR_GATES
@@ -76,6 +76,7 @@ def model_in_eager_mode(bench: Bench) -> None:
             [*out.values(), *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)]
         )
     use_gpu_kernels()
+    use_cpu_kernels()
     for plain, ours in zip(*answers, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
@@ -86,6 +87,20 @@ EVERY_GATE = (*GATES, *OPERATOR_GATES, *TOKEN_GATES, model_in_eager_mode)
 @pytest.mark.parametrize("gate", [g.__name__ for g in EVERY_GATE])
 def test_gate(reports: dict[str, dict], gate: str) -> None:
     assert reports[gate]["passed"], reports[gate]["message"]
+
+
+def test_without_a_gpu_they_are_left_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = torch.zeros(1)
+    assert not takes(here) and "CUDA" in gpu_kernels(here.device).reason
+    monkeypatch.setenv("SORA2_GPU_KERNELS", "tritn")
+    with pytest.raises(
+        KernelError, match=r"'tritn' \(SORA2_GPU_KERNELS\) are unknown: use one of auto, triton"
+    ):
+        use_gpu_kernels()
+    with pytest.raises(KernelError, match="cannot run: Triton kernels need a CUDA device"):
+        use_gpu_kernels("triton")
+        gpu_kernels(here.device)
+    use_gpu_kernels("auto")
 
 
 @pytest.mark.gpu

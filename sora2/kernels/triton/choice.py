@@ -20,7 +20,6 @@ MODES = ("auto", "triton", "plain")
 VARIABLE = "SORA2_GPU_KERNELS"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-
 _asked: str | None = None
 
 
@@ -58,7 +57,7 @@ def gpu_kernels(device: torch.device) -> KernelChoice:
 def _known(mode: str | None) -> str:
     asked = os.environ.get(VARIABLE, "auto") if mode is None else mode
     if asked not in MODES:
-        raise KernelError(f"GPU kernels {asked!r} are unknown: use one of {', '.join(MODES)}")
+        raise KernelError(f"GPU kernels {asked!r} ({VARIABLE}) are unknown: use one of {', '.join(MODES)}")
     return asked
 
 
