@@ -37,6 +37,7 @@ def model_in_eager_mode(bench: Bench) -> None:
     """A transformer takes the token-wise kernels and gives what it gives without them: velocities and gradients."""
     from sora2.model import Transformer, TransformerConfig
     from sora2.types import Batch, Modality
+    from tests.model.tiny import awake
 
     config = TransformerConfig(
         width=24,
@@ -49,11 +50,7 @@ def model_in_eager_mode(bench: Bench) -> None:
         level_width=8,
     )
     generator = torch.Generator().manual_seed(0)
-    model = Transformer(config, generator)
-    with torch.no_grad():
-        for p in model.parameters():  # away from the zeros that it starts with
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    model.to(bench.device)
+    model = awake(Transformer(config, generator), generator).to(bench.device)
 
     def tokens(n: int, width: int, level: float | None) -> Modality:
         places, latent = (

@@ -10,6 +10,7 @@ from sora2.model import ModelError, Transformer, TransformerConfig
 from sora2.model.config import AttentionConfig
 from sora2.model.precondition import Precondition
 from sora2.types import Batch, Modality, VideoShape
+from tests.model.tiny import awake
 
 SPREAD = (4.0, 1.0, 0.25, 0.05)
 
@@ -54,13 +55,8 @@ def batch():
     return Batch(video=Modality(latent, VIDEO.positions().expand(2, n, 3), level, mask), video_shape=VIDEO)
 
 
-def awake(config):
-    model = Transformer(config, torch.Generator().manual_seed(0))
-    g = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=g))
-    return model
+def _awake(config):
+    return awake(Transformer(config, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(2))
 
 
 def test_an_untrained_network_makes_the_linear_guess_and_padding_nothing():
@@ -75,12 +71,12 @@ def test_an_untrained_network_makes_the_linear_guess_and_padding_nothing():
 def test_an_attention_pattern_that_hides_nothing_changes_nothing():
     """Its video tokens lie in tile order: factors and latents must go along."""
     wide = AttentionConfig(layers=(Rule(window=(99, 99, 99)),), tile=(2, 2, 2))
-    plain, tiled = awake(CONFIG), awake(replace(CONFIG, attention=wide))
+    plain, tiled = _awake(CONFIG), _awake(replace(CONFIG, attention=wide))
     torch.testing.assert_close(plain(batch())["video"], tiled(batch())["video"], rtol=1e-4, atol=1e-4)
 
 
 def test_without_spreads_the_network_answers_with_the_velocity():
-    plain = awake(replace(CONFIG, video_spread=()))
+    plain = _awake(replace(CONFIG, video_spread=()))
     b = batch()
     louder = b.replace(video=b.video.replace(latent=b.video.latent * 3))
     assert not torch.allclose(plain(b)["video"], plain(louder)["video"])

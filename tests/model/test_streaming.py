@@ -11,6 +11,7 @@ from sora2.model.cache import KVCache
 from sora2.model.config import AttentionConfig
 from sora2.model.streaming import Film, Stream
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
+from tests.model.tiny import awake
 
 VIDEO = VideoShape(25, 32, 32, 8.0, channels=2)  # 7 x 2 x 2 tokens, 3.125 s
 AUDIO = AudioShape(samples=78 * 640, sample_rate=16000)
@@ -28,10 +29,7 @@ def _model(*rules, depth=3):
         attention=AttentionConfig(chunk_seconds=CHUNK, layers=rules, tile=(1, 1, 2), flat_tile=4),
     )  # fmt: skip
     model = Transformer(config, torch.Generator().manual_seed(0)).requires_grad_(False)
-    g = torch.Generator().manual_seed(1)
-    for p in model.parameters():
-        p.add_(0.2 * torch.randn(p.shape, generator=g))
-    return model
+    return awake(model, torch.Generator().manual_seed(1))
 
 
 def _modality(shape, width, seed):

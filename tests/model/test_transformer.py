@@ -11,6 +11,7 @@ from sora2.model import ModelError, Transformer, TransformerConfig, build, initi
 from sora2.model.config import AttentionConfig, upgrade
 from sora2.model.packing import level_runs
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
+from tests.model.tiny import awake
 
 TINY = TransformerConfig(
     width=32, depth=2, heads=2, video_width=8, audio_width=6, text_width=10, level_features=16, level_width=16
@@ -26,12 +27,7 @@ def model():
 
 
 def _awake(model):
-    """Off the zero initialisation, so that every path carries a signal."""
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=g))
-    return model
+    return awake(model, torch.Generator().manual_seed(1))
 
 
 def _modality(n, width, positions, seed, level=None):
