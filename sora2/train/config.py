@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora2.config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]  # of weights in a file
 
@@ -74,6 +75,8 @@ class TrainerConfig:
     @property
     def product_dtype(self) -> torch.dtype:
         """What matrix products run in, once `precision` is settled."""
+        import torch  # here, for commands read this file before they know whether they have work to do
+
         return torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
 
     def __post_init__(self) -> None:
