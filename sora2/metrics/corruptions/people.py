@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,21 @@ def _again(subject: Subject, stream: str, changes: Mapping[str, Any]) -> Clip:
     return subject.clip.replace(**{stream: getattr(made, stream)})
 
 
+def _first_that_fits(subject: Subject, stream: str, attempts: Iterable[Mapping[str, Any]]) -> Clip:
+    """`_again` with the first changes whose words end before the clip does: words are long, and some voices drawl.
+
+    Raises:
+        ToyboxError: of the last attempt, when none fits.
+    """
+    *others, last = attempts
+    for changes in others:
+        try:
+            return _again(subject, stream, changes)
+        except ToyboxError:
+            continue
+    return _again(subject, stream, last)
+
+
 @corruption(
     "wrong words",
     unit="of the words",
@@ -42,16 +57,17 @@ def wrong_words(subject: Subject, share: float) -> Clip:
     rng = subject.rng("wrong words")
     wrong = rng.permutation(len(words))[: max(1, round(share * len(words)))]
     order = [w for w in rng.permutation(VOCABULARY).tolist() if w not in words]
-    # shorter ones come later in the list of attempts, for the clip must have time for them
-    for attempt in (order, sorted(order, key=len)):
+    attempts = []
+    for candidates in (
+        order,
+        sorted(order, key=len),
+    ):  # as drawn, then the shortest: the clip must have time for them
         changed = list(words)
-        for k, word in zip(wrong, attempt, strict=False):
+        for k, word in zip(wrong, candidates, strict=False):
             changed[k] = word
-        try:
-            return _again(subject, "both", {"words": tuple(changed)})
-        except ToyboxError:
-            continue
-    return _again(subject, "both", {"words": (min(order, key=len),)})
+        attempts.append({"words": tuple(changed)})
+    attempts.append({"words": (min(order, key=len),)})
+    return _first_that_fits(subject, "both", attempts)
 
 
 @corruption(
@@ -91,15 +107,8 @@ def wrong_voice(subject: Subject, share: float) -> Clip:
     who = subject.truth["identity"]
     pitch = who["pitch"] + (1.0 if who["pitch"] < 0 else -1.0)
     first = int(rng.integers(VOICES - 1))
-    error: ToyboxError | None = None
-    for k in range(VOICES - 1):
-        voice = (who["voice"] + 1 + (first + k) % (VOICES - 1)) % VOICES
-        try:
-            return _again(subject, "audio", {"voice": voice, "pitch": pitch})
-        except ToyboxError as slower:  # some drawl: the words take them longer than the clip lasts
-            error = slower
-    assert error is not None
-    raise error
+    voices = ((who["voice"] + 1 + (first + k) % (VOICES - 1)) % VOICES for k in range(VOICES - 1))
+    return _first_that_fits(subject, "audio", ({"voice": voice, "pitch": pitch} for voice in voices))
 
 
 @dataclasses.dataclass(frozen=True)
