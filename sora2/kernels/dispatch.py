@@ -220,8 +220,10 @@ def _automatic(call: Call) -> Choice:
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
-    if compiled.why_not(call) is None and compiled.uses_tiles(call):
-        return Choice("compiled", "products in AMX tiles, scores stay in the cache")
+    products = compiled.bf16_products(call) if compiled.why_not(call) is None else None
+    if products is not None:
+        how = {"tiles": "in AMX tiles", "pairs": "of bf16 pairs (AVX512-bf16)"}[products]
+        return Choice("compiled", f"products {how}, scores stay in the cache")
     if has_fast_bf16():  # the flash kernel gains nothing from bf16
         return Choice(
             "matmul", "bf16 products around a softmax run at two to three times the flash kernel here"

@@ -20,7 +20,7 @@ from sora2.kernels.cpu.library import Library
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., I), weight (O, I) -> (..., O); bf16 under autocast to it, as `torch.nn.functional.linear`."""
     library = library_for(x)
-    if library is None or not library.tiles or not _takes(x, weight):
+    if library is None or library.products != "tiles" or not _takes(x, weight):
         return F.linear(x, weight)
     return _Linear.apply(library, x, weight)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sora2.kernels import (
     AttentionError,
@@ -22,6 +23,7 @@ from sora2.kernels import (
 )
 from sora2.kernels import flex as flex_module
 from sora2.kernels import matmul as matmul_module
+from sora2.kernels.bf16 import bf16_speedup
 from sora2.kernels.cpu.choice import library_for
 
 # Largest error allowed against the reference: float32 by rounding, bf16 by the format's 3 digits.
@@ -246,7 +248,7 @@ def test_top_k_keeps_the_best_video_tiles_of_each_head():
 
 def test_explain_names_a_backend_and_a_reason(monkeypatch):
     half = [x.detach().bfloat16() for x in inputs()]
-    monkeypatch.setattr("sora2.kernels.cpu.attention.uses_tiles", lambda call: False)
+    monkeypatch.setattr("sora2.kernels.cpu.attention.bf16_products", lambda call: None)
     monkeypatch.setattr("sora2.kernels.dispatch.has_fast_bf16", lambda: True)
     assert str(explain(*half)).startswith("matmul: ")
     monkeypatch.setattr("sora2.kernels.dispatch.has_fast_bf16", lambda: False)
@@ -254,6 +256,22 @@ def test_explain_names_a_backend_and_a_reason(monkeypatch):
     assert explain(*inputs(), backend="matmul").reason == "asked for by name"
     choice = explain(*(x.double() for x in inputs()), patterns()["window"])
     assert choice.backend == "tiled" and "compiled takes bf16, fp16 and fp32" in choice.reason
+
+
+def test_bf16_is_timed_against_float32_whoever_asks(monkeypatch):
+    """A network in training asks under autocast, which turns float32 products into bf16."""
+    seen = set()
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.mm.default:
+                seen.add(args[0].dtype)
+            return function(*args, **(kwargs or {}))
+
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    with torch.autocast("cpu", torch.bfloat16), Products():
+        assert bf16_speedup.__wrapped__(size=8, rounds=1) > 0
+    assert seen == {torch.float32, torch.bfloat16}
 
 
 def test_what_ran_is_on_record_and_waste_is_said_aloud():

@@ -28,6 +28,7 @@ from sora2.kernels import (
     use_cpu_kernels,
 )
 from sora2.kernels.cpu.choice import library_for
+from sora2.kernels.cpu.library import PRODUCTS
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,15 @@ def compiled():
     yield
     torch.set_num_threads(threads)
     use_cpu_kernels()
+
+
+@pytest.fixture(params=PRODUCTS)
+def products(request, compiled):
+    """Each way of multiplying bf16 that this processor has."""
+    library = library_for(torch.zeros(1))
+    if library.use_products(request.param) != request.param:
+        pytest.skip(f"this CPU does not multiply bf16 as {request.param}")
+    yield request.param
 
 
 def _randn(*shape, seed=0):
@@ -216,11 +226,10 @@ def test_softmax_between_products(n, m, scale, hide):
     ("n", "m", "width", "scale"),
     [(220, 220, 64, 1.0), (1, 127, 32, 4.0), (129, 64, 128, 16.0), (32, 33, 64, 1.0), (5, 2100, 48, 4.0)],
 )
-def test_attention(n, m, width, scale, hide):
+def test_attention(n, m, width, scale, hide, products):
     """2,100 keys are three stretches of the forward: the largest score is not in the first."""
     x = torch.zeros(1, 1, 4, 64, dtype=torch.bfloat16)
-    if library_for(x).tiles:
-        assert explain(x, x, x).backend == "compiled"
+    assert (explain(x, x, x).backend == "compiled") == (products != "floats")
     case = _attention("compiled", n, m, width, scale, hide)
     want = case(torch.float64)
     plain = _attention("matmul", n, m, width, scale, hide)(torch.bfloat16)
@@ -245,7 +254,7 @@ def _equal_on_any_threads(case, dtype, want, tolerances):
 
 @pytest.mark.parametrize("groups", ["one list", "lists by sample", "lists by head"])
 @pytest.mark.parametrize("length", [1, 64, 127, 128, 1500])
-def test_attention_over_lists_of_tiles(length, groups):
+def test_attention_over_lists_of_tiles(length, groups, products):
     """Tiles of 1 to 200 tokens, lists of every length with empty ones among them, ranks that cut inside tiles."""
     g = _generator(2)
     pieces = torch.randint(1, 200, (length,), generator=g).cumsum(0)
@@ -270,7 +279,7 @@ def test_attention_over_lists_of_tiles(length, groups):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_passes_on_what_is_not_a_number(dtype):
+def test_attention_passes_on_what_is_not_a_number(dtype, products):
     """And only to those that see it: the keys of padding may be anything."""
     q, k, v = (_randn(1, 1, 70, 64, seed=s).to(dtype) for s in range(3))
     mask = torch.ones(1, 70, dtype=torch.bool)
@@ -295,7 +304,7 @@ def test_attention_reads_a_longer_buffer_where_it_lies():
 @pytest.mark.parametrize("rows", [1, 33, 400])
 def test_linear_layers(rows):
     """The gradient of the weight comes in float32 and is nearer than PyTorch's, which was rounded to bf16."""
-    if not library_for(torch.zeros(1, dtype=torch.bfloat16)).tiles:
+    if library_for(torch.zeros(1)).products != "tiles":
         pytest.skip("this CPU has no AMX")
     x, w, g = _randn(2, rows, 64), _randn(96, 64, seed=1), _randn(2, rows, 96, seed=2)
 

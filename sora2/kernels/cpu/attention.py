@@ -1,7 +1,7 @@
 """Attention in the compiled kernels, over a pattern's pairs of tiles or over everything: products and softmax in cache.
 
-bf16 is multiplied in AMX tiles where there are some, with float32 sums; all else in float32. The backward is
-deterministic to the bit, whatever the number of threads.
+bf16 is multiplied in AMX tiles or by the instruction for pairs (AVX512-bf16) where there are some, with float32 sums; all
+else in float32. The backward is deterministic to the bit, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -66,10 +66,12 @@ def why_not(call: Call) -> str | None:
     return None
 
 
-def uses_tiles(call: Call) -> bool:
-    """Whether a call that is taken is multiplied by AMX."""
+def bf16_products(call: Call) -> str | None:
+    """How a call that is taken is multiplied in bf16, "tiles" or "pairs"; None where it is in floats."""
     library = library_for(call.q)
-    return library is not None and library.tiles and call.q.dtype == torch.bfloat16
+    if library is None or library.products == "floats" or call.q.dtype != torch.bfloat16:
+        return None
+    return library.products
 
 
 def why_not_best(call: Call) -> str | None:

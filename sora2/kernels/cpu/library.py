@@ -25,6 +25,8 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "squared_relu": (Int, Pointer, Pointer, Long, Long),
     "squared_relu_backward": (Int, Pointer, Pointer, Pointer, Long, Long),
 }
+#: How bf16 can be multiplied: as floats in lanes, by the instruction for pairs (AVX512-bf16), in AMX tiles.
+PRODUCTS = ("floats", "pairs", "tiles")
 #: Only where the processor has AMX.
 TILE_FUNCTIONS: dict[str, tuple[type, ...]] = {
     "weight_gradient": (Pointer, Pointer, Long, Long, Long, Pointer, Long),
@@ -36,16 +38,17 @@ OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 class Library:
     """The loaded library; its functions are attributes.
 
-    `threaded` says whether torch's threads were found, `tiles` whether it may use AMX, `wide` whether
-    vectors hold 16 floats.
+    `threaded` says whether torch's threads were found, `products` how bf16 is multiplied (one of `PRODUCTS`), `wide`
+    whether vectors hold 16 floats.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         library = ctypes.CDLL(str(path))
-        self.tiles = bool(library.sora2_has_tiles())
+        self._choose_products = library.sora2_choose_products
+        self.use_products(PRODUCTS[-1])
         self.wide = int(library.sora2_vector()) == 16
-        functions = FUNCTIONS | TILE_FUNCTIONS if self.tiles else FUNCTIONS
+        functions = FUNCTIONS | TILE_FUNCTIONS if self.products == "tiles" else FUNCTIONS
         for name, arguments in functions.items():
             function = getattr(library, f"sora2_{name}")
             function.argtypes, function.restype = arguments, None
@@ -54,6 +57,11 @@ class Library:
         self.threaded = pool is not None
         library.sora2_set_threads.argtypes = (Pointer,) * 3
         library.sora2_set_threads(*(pool or (None, None, None)))
+
+    def use_products(self, most: str) -> str:
+        """Multiply bf16 by the best of `PRODUCTS` up to `most` that this processor has; returns which."""
+        self.products = PRODUCTS[self._choose_products(PRODUCTS.index(most))]
+        return self.products
 
     def __getattr__(self, name: str) -> ctypes._FuncPointer:  # only for the type checker: all are set above
         raise AttributeError(name)

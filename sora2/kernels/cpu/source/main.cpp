@@ -132,13 +132,16 @@ void sora2_squared_relu_backward(int half, const void* x, const void* grad, void
 // Floats in a vector of this processor.
 int sora2_vector() { return VECTOR; }
 
-// Whether this processor has AMX and the system lets this process use it.
-int sora2_has_tiles() {
-#if defined(SORA2_AMX)
-    return tiles_allowed = request_tiles();
-#else
-    return 0;
+// Chooses how bf16 is multiplied, a `Products` of at most `most`, and returns it.
+int sora2_choose_products(int most) {
+    bf16_products = AS_FLOATS;
+#if defined(SORA2_PAIRS)
+    if (most >= BY_PAIRS) bf16_products = BY_PAIRS;
 #endif
+#if defined(SORA2_AMX)
+    if (most >= BY_TILES && request_tiles()) bf16_products = BY_TILES;
+#endif
+    return bf16_products;
 }
 
 void sora2_attention(const Attention* call, int half, const void* q, const void* k, const void* v, void* out,

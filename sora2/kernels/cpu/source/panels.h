@@ -1,4 +1,4 @@
-// Products of 32 x 32 blocks, in bf16 by AMX tiles or in float by vector lanes, behind one interface.
+// Products of 32 x 32 blocks, in bf16 by AMX tiles or pairs in vector lanes, or in float, behind one interface.
 //
 // C (32 x 32) = A B is summed in steps of 32. A lies in rows, as it is. B is cut into panels of 32 x 32 values, one for
 // each step, in the order that the products of its kind want. An engine is alive while its functions are called.
@@ -80,45 +80,44 @@ struct FloatPanels {
     }
 };
 
-#if defined(SORA2_AMX)
-// In bf16 with float sums. A panel is two tiles, sixteen columns each.
-struct TilePanels {
-    using Value = bf16;
-    Tiles tiles;
-
-    static void turn(const bf16* x, int64_t x_stride, bf16* to, int64_t stride) {
-        for (int64_t half = 0; half < 32; half += 16) {
-            Lanes r[16];
-            for (int64_t i = 0; i < 16; i++) r[i] = load((const float*)(x + (half + i) * x_stride));
-            transpose(r);
-            separate(r, to + half, stride);
-        }
-    }
-
-    static void columns(const bf16* x, int64_t stride, bf16* panel) {
-        for (int64_t half = 0; half < 2; half++) {
-            Lanes r[16];
-            for (int64_t i = 0; i < 16; i++) r[i] = load((const float*)(x + (half * 16 + i) * stride));
-            transpose(r);
-            for (int64_t i = 0; i < 16; i++) store((float*)(panel + half * TILE + i * 32), r[i]);
-        }
-    }
-
-    static void rows(const bf16* x, int64_t stride, bf16* panel) {
-        for (int64_t row = 0; row < 32; row += 2)
-            for (int64_t half = 0; half < 2; half++) {
-                const __m256i* from = (const __m256i*)(x + row * stride + half * 16);
-                const __m256i* next = (const __m256i*)(x + (row + 1) * stride + half * 16);
-                __m512i both = _mm512_castsi256_si512(_mm256_loadu_si256(from));
-                both = _mm512_inserti64x4(both, _mm256_loadu_si256(next), 1);
-                _mm512_store_si512(panel + half * TILE + row / 2 * 32, interleave(both));
+#if defined(SORA2_PAIRS)
+// In bf16 with float sums, by the instruction that adds the products of a pair.
+struct PairLanes : PairPanels {
+    template <class At>
+    static void product(const bf16* a, int64_t a_stride, At at, int64_t steps, float* c, int64_t c_stride,
+                        bool add = false) {
+        for (int64_t first = 0; first < 32; first += ROWS) {
+            float* to = c + first * c_stride;
+            __m512 sums[ROWS][2];
+            for (int r = 0; r < ROWS; r++)
+                for (int h = 0; h < 2; h++)
+                    sums[r][h] = add ? _mm512_loadu_ps(to + r * c_stride + h * 16) : _mm512_setzero_ps();
+            for (int64_t step = 0; step < steps; step++) {
+                const bf16 *own = a + first * a_stride + step * 32, *panel = at(step);
+                for (int64_t k = 0; k < 16; k++) {
+                    const __m512bh left = (__m512bh)_mm512_load_si512(panel + k * 32);
+                    const __m512bh right = (__m512bh)_mm512_load_si512(panel + TILE + k * 32);
+#pragma GCC unroll 8
+                    for (int r = 0; r < ROWS; r++) {
+                        int32_t pair;
+                        memcpy(&pair, own + r * a_stride + 2 * k, sizeof pair);
+                        const __m512bh factor = (__m512bh)_mm512_set1_epi32(pair);
+                        sums[r][0] = _mm512_dpbf16_ps(sums[r][0], factor, left);
+                        sums[r][1] = _mm512_dpbf16_ps(sums[r][1], factor, right);
+                    }
+                }
             }
+            for (int r = 0; r < ROWS; r++)
+                for (int h = 0; h < 2; h++) _mm512_storeu_ps(to + r * c_stride + h * 16, sums[r][h]);
+        }
     }
+};
+#endif
 
-    static void put(bf16* panel, int64_t row, int64_t column, Lanes first, Lanes second) {
-        const __m512bh both = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
-        _mm512_store_si512(panel + column / 16 * TILE + row / 2 * 32, interleave((__m512i)both));
-    }
+#if defined(SORA2_AMX)
+// The same by AMX tiles.
+struct TilePanels : PairPanels {
+    Tiles tiles;
 
     template <class At>
     static void product(const bf16* a, int64_t a_stride, At at, int64_t steps, float* c, int64_t c_stride,
@@ -128,14 +127,20 @@ struct TilePanels {
 };
 #endif
 
-static bool tiles_allowed = false;  // whether this process may use AMX
+// How bf16 is multiplied: as floats, by pairs, by AMX tiles. The best that this process may use, unless it is limited.
+enum Products { AS_FLOATS, BY_PAIRS, BY_TILES };
+static int bf16_products = AS_FLOATS;
 
-// Calls f with a null pointer of the engine for values of type T: tiles for bf16 where there are some, else lanes.
+// Calls f with a null pointer of the engine for values of type T.
 template <class T, class F>
 static inline void with_panels(F f) {
+    if constexpr (std::is_same<T, bf16>::value) {
 #if defined(SORA2_AMX)
-    if constexpr (std::is_same<T, bf16>::value)
-        if (tiles_allowed) return f((TilePanels*)nullptr);
+        if (bf16_products == BY_TILES) return f((TilePanels*)nullptr);
 #endif
+#if defined(SORA2_PAIRS)
+        if (bf16_products == BY_PAIRS) return f((PairLanes*)nullptr);
+#endif
+    }
     f((FloatPanels*)nullptr);
 }

@@ -2,12 +2,12 @@
 //
 // An AMX tile is 16 rows of 64 bytes. A product C += A B takes A as 16 rows of 32 bf16 and B as 16 rows of 16 pairs of
 // bf16 (two neighbours along the summed axis, interleaved), and gives C as 16 x 16 float. Operands that play B are
-// packed into such tiles first. Summed lengths are padded to multiples of 32 with zeros.
+// packed into such tiles first (`pairs.h`). Summed lengths are padded to multiples of 32 with zeros.
 #pragma once
 
-#include "lanes.h"
+#include "pairs.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#if defined(__AMX_BF16__) && defined(SORA2_PAIRS) && defined(__linux__)
 #define SORA2_AMX 1
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,8 +34,6 @@ struct Tiles {
     }
     ~Tiles() { _tile_loadconfig(&before); }
 };
-
-constexpr int64_t TILE = 512;  // bf16 values of a tile
 
 // c (32 x 32) = a (32 x 32 steps) b, or c += a b. `at(step)` points at two tiles, 32 columns of b.
 template <class At>
@@ -67,21 +65,5 @@ static inline void product(const bf16* a, int64_t a_stride, At at, int64_t steps
     _tile_stored(1, c + 16, c_stride * 4);
     _tile_stored(2, c + 16 * c_stride, c_stride * 4);
     _tile_stored(3, c + 16 * c_stride + 16, c_stride * 4);
-}
-
-// 16 rows of pairs -> 32 rows of 16 values.
-static inline void separate(const Lanes r[16], bf16* to, int64_t stride) {
-    for (int64_t i = 0; i < 16; i++) {
-        bf16* pair = to + 2 * i * stride;
-        const __m512i both = (__m512i)r[i];
-        _mm256_storeu_si256((__m256i*)pair, _mm512_cvtepi32_epi16(both));
-        _mm256_storeu_si256((__m256i*)(pair + stride), _mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
-    }
-}
-
-static inline __m512i interleave(__m512i low_and_high) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, low_and_high);
 }
 #endif
