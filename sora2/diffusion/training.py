@@ -25,7 +25,7 @@ from sora2.diffusion.noise_levels import (
     token_levels,
 )
 from sora2.diffusion.tasks import TASKS, TaskError
-from sora2.types import Batch
+from sora2.types import Batch, Modality
 
 DEFAULT_MIXTURE = {
     "text_to_av": 0.4,
@@ -177,7 +177,8 @@ def make_training_example(
 
     Returns:
         The batch with noised latents, their levels (B, N) and masks, and the velocity targets per stream, (B,
-        N, C) float32. Levels, masks and targets are all a loss needs.
+        N, C) float32. Levels, masks and targets are all a loss needs. In a single process a stream that is absent
+        from all clips, by their tasks or by dropout, is in neither.
     """
     levels, noise_map = _draw_levels_and_map(batch, config, generator)
     streams = {name: getattr(batch, name) for name in levels}
@@ -189,10 +190,15 @@ def make_training_example(
         masks["text"] = batch.text.mask
     masks = drop_conditions(masks, learns, config, generator)
 
-    changes, targets = {}, {}
+    changes: dict[str, Modality | None] = {}
+    targets = {}
     for name, stream in streams.items():
         clean = stream.latent.float()  # (B, N, C)
         noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(device)  # (B, N, C)
+        # A stream that no clip is left with would cost its share and change nothing. Several ranks must compute alike.
+        if not torch.distributed.is_initialized() and not bool(masks[name].any()):
+            changes[name] = None
+            continue
         noised = add_noise(clean, noise, levels[name])  # (B, N, C)
         targets[name] = velocity_target(clean, noise)  # (B, N, C)
         changes[name] = stream.replace(latent=noised, noise_level=levels[name], mask=masks[name])

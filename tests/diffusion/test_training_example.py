@@ -24,6 +24,8 @@ from sora2.diffusion.training import (
     sample_training_levels,
     training_loss,
 )
+from sora2.model import Transformer, TransformerConfig
+from tests.model.tiny import awake
 
 
 def generator(seed=0):
@@ -107,6 +109,23 @@ def test_modality_dropout_leaves_something_to_learn():
     assert noised.audio.mask[foley].all()  # the only stream to learn is never dropped
     assert not noised.video.mask[foley].all()
     assert not noised.audio.mask[~foley].all()
+
+
+@pytest.mark.parametrize(
+    ("task", "drop", "left"), [("audio_only", 0.0, "audio"), ("text_to_av", 1.0, "video")]
+)
+def test_a_stream_that_no_clip_has_left_is_not_computed(monkeypatch, task, drop, left):
+    """The rest is what several ranks see, who compute it masked: same noise, same velocities."""
+    config = DiffusionConfig(mixture={task: 1.0}, modality_dropout={"video": 0.0, "audio": drop})
+    lean, target = make_training_example(make_batch(8), config, generator())
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    whole, masked = make_training_example(make_batch(8), config, generator())
+    assert set(target) == {left} and set(masked) == {"video", "audio"}
+    assert {"text", left} == set(lean.modalities()) and lean.video_shape == whole.video_shape
+    assert torch.equal(target[left], masked[left])
+    widths = {"video_width": 8, "audio_width": 6, "text_width": 3}
+    model = awake(Transformer(TransformerConfig(width=32, depth=2, heads=2, **widths), generator()), generator(1))
+    torch.testing.assert_close(model(lean)[left], model(whole)[left], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("streams", [("video",), ("audio",)])
