@@ -1,12 +1,13 @@
-"""Guidance: how strongly a sample follows its text, and its other modality.
+"""Guidance: how strongly a sample follows its text, its other modality, and the network rather than a weaker one.
 
 For each stream m, with the network's velocity c given everything, u without the text (or with the negative
-prompt) and o without the other stream:
+prompt), o without the other stream and s without some of its layers:
 
-    v_m = c_m + (text_m - 1) (c_m - u_m) + (modality_m - 1) (c_m - o_m)
+    v_m = c_m + (text_m - 1) (c_m - u_m) + (modality_m - 1) (c_m - o_m) + (skip_m - 1) (c_m - s_m)
 
-Text: Ho & Salimans 2022 (arXiv:2207.12598). Scale 1 is the plain conditional velocity, and costs no
-evaluation.
+Text: Ho & Salimans 2022 (arXiv:2207.12598). Skipped layers: Hyung et al. 2024 (arXiv:2411.18664), after
+Karras et al. 2024 (arXiv:2406.02507), who guide away from a weaker network. Scale 1 is the plain conditional
+velocity, and costs no evaluation.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from sora2.diffusion.samplers import Levels, State, VelocityFn
 from sora2.errors import UserError
 from sora2.types import Batch, Modality
 
-Model = Callable[[Batch], State]
+#: Batch -> velocity of each stream; takes `skip`, numbers of layers that are left out, where guidance asks for that.
+Model = Callable[..., State]
 #: Named versions of a batch (everything, without the text, without the other stream) -> velocities of each.
 Evaluate = Callable[[dict[str, Batch]], dict[str, State]]
+#: The version whose network lacks layers. Its batch is that of everything.
+FEWER_LAYERS = "fewer layers"
 
 
 class GuidanceError(UserError):
@@ -35,15 +39,23 @@ class GuidanceError(UserError):
 class GuidanceConfig:
     text: dict[str, float] = field(default_factory=lambda: {"video": 3.0, "audio": 3.0})
     modality: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
+    skip: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
+    skip_layers: tuple[int, ...] = ()  # which layers the weaker network lacks, from 0
     interval: tuple[float, float] = (0.0, 1.0)  # noise levels at which guidance acts (arXiv:2404.07724)
     rescale: float = 0.0  # 1 = the guided velocity has the standard deviation of the conditional one
     batched: bool = True  # all evaluations in one forward; False = one after the other, for memory
 
     def __post_init__(self) -> None:
-        for key in ("text", "modality"):
+        for key in ("text", "modality", "skip"):
             value = getattr(self, key)
             if set(value) != set(STREAMS):
                 raise GuidanceError(f"guidance.{key}={value} must give a number for each of {STREAMS}")
+        object.__setattr__(self, "skip_layers", tuple(self.skip_layers))
+        if any(scale != 1 for scale in self.skip.values()) and not self.skip_layers:
+            raise GuidanceError(
+                f"guidance.skip={self.skip} leads away from the network without some layers: name them in "
+                "guidance.skip_layers (--skip-layers), for example the one in the middle"
+            )
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise GuidanceError(
@@ -95,6 +107,8 @@ def branches(
         for n, other in (("video", "audio"), ("audio", "video")):
             if acts[n] and config.modality[n] != 1:
                 found[f"no {other}"] = everything.replace(**{other: without(getattr(everything, other))})
+    if any(acts[n] and config.skip[n] != 1 for n in acts):
+        found[FEWER_LAYERS] = everything
     return found
 
 
@@ -104,11 +118,12 @@ def guided_velocity(
     """A velocity function for the samplers.
 
     Args:
-        model: the network: Batch -> velocity per stream (B, N, C). batch: positions, masks and conditions;
+        model: the network: Batch -> velocity per stream (B, N, C), with `skip` of layers where `config` skips any.
+        batch: positions, masks and conditions;
         its streams' latents and levels are replaced at every evaluation. negative_text: what the text
         guidance pushes away from, same shape as `batch.text`; None = no text at all.
     """
-    return guide(evaluate_with(model, config.batched), batch, config, negative_text)
+    return guide(evaluate_with(model, config), batch, config, negative_text)
 
 
 def guide(
@@ -137,6 +152,8 @@ def guide(
                 push = push + (config.text[n] - 1) * (c - said["no text"][n])
             if f"no {other}" in said:
                 push = push + (config.modality[n] - 1) * (c - said[f"no {other}"][n])
+            if FEWER_LAYERS in said:
+                push = push + (config.skip[n] - 1) * (c - said[FEWER_LAYERS][n])
             v = c + active[n].unsqueeze(-1) * push  # (B, N, C)
             if config.rescale > 0:
                 v = rescale_velocity(v, c, active[n] & streams[n].mask, config.rescale)
@@ -146,17 +163,22 @@ def guide(
     return velocity
 
 
-def evaluate_with(model: Model, batched: bool) -> Evaluate:
-    """All versions of a batch through one network: in one forward, or one after the other, for memory."""
+def evaluate_with(model: Model, config: GuidanceConfig) -> Evaluate:
+    """All versions of a batch through one network: in one forward, or one after the other, for memory. That of fewer
+    layers has a forward of its own."""
 
     def evaluate(versions: dict[str, Batch]) -> dict[str, State]:
-        if len(versions) == 1 or not batched:
-            return {name: model(version) for name, version in versions.items()}
-        together = model(concatenate(list(versions.values())))
-        rows = next(iter(versions.values())).size
-        return {
+        found = {}
+        if FEWER_LAYERS in versions:
+            found[FEWER_LAYERS] = model(versions[FEWER_LAYERS], skip=config.skip_layers)
+        whole = {name: version for name, version in versions.items() if name != FEWER_LAYERS}
+        if len(whole) == 1 or not config.batched:
+            return found | {name: model(version) for name, version in whole.items()}
+        together = model(concatenate(list(whole.values())))
+        rows = next(iter(whole.values())).size
+        return found | {
             name: {n: v[k * rows : (k + 1) * rows] for n, v in together.items()}
-            for k, name in enumerate(versions)
+            for k, name in enumerate(whole)
         }
 
     return evaluate

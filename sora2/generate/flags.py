@@ -130,6 +130,13 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--audio-modality-guidance", type=float, help="the same for the sound alone")
     add(
+        "--skip-guidance",
+        type=float,
+        help="how strongly it leads away from the same network without --skip-layers; 1 = not at all",
+    )
+    add("--audio-skip-guidance", type=float, help="the same for the sound alone")
+    add("--skip-layers", type=int, nargs="+", metavar="N", help="layers of the network, from 0")
+    add(
         "--guidance-interval",
         type=float,
         nargs=2,
@@ -214,6 +221,8 @@ def override_sampling(args: argparse.Namespace, base: SamplingConfig) -> Samplin
     guidance = GuidanceConfig(
         text=streams(g.text, args.guidance, args.audio_guidance),
         modality=streams(g.modality, args.modality_guidance, args.audio_modality_guidance),
+        skip=streams(g.skip, args.skip_guidance, args.audio_skip_guidance),
+        skip_layers=g.skip_layers if args.skip_layers is None else tuple(args.skip_layers),
         interval=g.interval if args.guidance_interval is None else tuple(args.guidance_interval),
         rescale=g.rescale if args.guidance_rescale is None else args.guidance_rescale,
         batched=g.batched,

@@ -185,9 +185,11 @@ class Pipeline:
                 state = streamed(clean, noise_map, [w.seed for w in windows], report)
         return [self._decode({n: x[i] for n, x in state.items()}, shapes) for i in range(len(windows))]
 
-    def _network(self, batch: Batch, cache: KVCache | None = None) -> dict[str, Tensor]:
+    def _network(
+        self, batch: Batch, cache: KVCache | None = None, skip: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(batch) if cache is None else self.model(batch, cache)
+            return self.model(batch, cache, skip)
 
     def shapes(self, window: Window) -> dict[str, VideoShape | AudioShape]:
         """Of the streams that a window has."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor
 
-from sora2.diffusion.guidance import branches, guide, without
+from sora2.diffusion.guidance import FEWER_LAYERS, branches, guide, without
 from sora2.diffusion.layout import STREAMS, NoiseMap
 from sora2.diffusion.noise_levels import Trajectory
 from sora2.diffusion.samplers import OnStep, SeededNoise, State, Step, get_sampler, start_state
 from sora2.generate.request import SamplingConfig
 from sora2.model.config import TransformerConfig
-from sora2.model.streaming import Chunk, Film, Network, Stream
+from sora2.model.streaming import Chunk, Film, Stream
 from sora2.types import Batch, Modality
 
 
 class StreamedSampler:
     """One film of one batch of requests. Every version of the batch that guidance compares (without the text, without
-    the other stream) has a cache of its own, whose past is of the same version."""
+    the other stream, with fewer layers) has a cache of its own, whose past is of the same version."""
 
     def __init__(
         self,
-        network: Network,
+        network: Callable[..., dict[str, Tensor]],
         config: TransformerConfig,
         film: Film,
         batch: Batch,
@@ -28,13 +31,15 @@ class StreamedSampler:
         sampling: SamplingConfig,
         history_seconds: float,
     ) -> None:
-        """`batch` is of the whole film, its conditions included; `negative` the text that guidance pushes away from.
+        """`network` takes a batch, a cache and layers to skip. `batch` is of the whole film, its conditions included;
+        `negative` the text that guidance pushes away from.
         `history_seconds` is the longest stretch of film that the model attends over: that of its training."""
         self.film, self.batch, self.negative, self.sampling = film, batch, negative, sampling
         acts = {n: True for n in STREAMS if getattr(batch, n) is not None}
         versions = branches(batch, sampling.guidance, negative, acts)
+        weaker = partial(network, skip=sampling.guidance.skip_layers)
         self.streams = {
-            name: Stream(network, config, film, version, history_seconds)
+            name: Stream(weaker if name == FEWER_LAYERS else network, config, film, version, history_seconds)
             for name, version in versions.items()
         }
 

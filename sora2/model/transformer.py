@@ -7,13 +7,15 @@ condition). Nothing here knows about tasks, samplers or devices.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
 from sora2.kernels import Levels
 from sora2.model.block import Block
 from sora2.model.cache import KVCache
-from sora2.model.config import GROUPS, TransformerConfig
+from sora2.model.config import GROUPS, ModelError, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulation
@@ -42,15 +44,22 @@ class Transformer(nn.Module):
         if not any(p.is_meta for p in self.parameters()):
             initialize(self, generator)
 
-    def forward(self, batch: Batch, cache: KVCache | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, cache: KVCache | None = None, skip: Collection[int] = ()
+    ) -> dict[str, Tensor]:
         """Velocities of the present outputs: "video" (B, Nv, Cv), "audio" (B, Na, Ca), float32.
 
         Padding (mask False) is never attended to and its velocity is zero. With a `cache` the batch holds the tokens
-        of one chunk, in tile order (`streaming.Film`), and attends also to what the cache holds.
+        of one chunk, in tile order (`streaming.Film`), and attends also to what the cache holds. Layers in `skip` are
+        left out: a weaker network, for guidance to lead away from.
 
         Raises:
-            ModelError: a latent whose width is not the configuration's.
+            ModelError: a latent whose width is not the configuration's, a layer to skip that does not exist.
         """
+        if skip and not set(skip) <= set(range(len(self.blocks))):
+            raise ModelError(
+                f"layers {sorted(skip)} cannot be skipped: this model has 0 to {len(self.blocks) - 1}"
+            )
         packing = pack(batch, self.config, cache)
         factors = {  # of segments that are preconditioned
             s.name: Precondition.of(
@@ -61,8 +70,9 @@ class Transformer(nn.Module):
         }
         x = self._embed(packing, factors)  # (T, D)
         levels = self.modulation(packing, x)  # per segment (U, 8, D)
-        for block in self.blocks:
-            x = block(x, levels, packing)  # (T, D)
+        for layer, block in enumerate(self.blocks):
+            if layer not in skip:
+                x = block(x, levels, packing)  # (T, D)
         return self._velocities(x, levels, packing, factors)
 
     def _embed(self, packing: Packing, factors: dict[str, Precondition]) -> Tensor:

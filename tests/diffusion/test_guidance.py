@@ -9,13 +9,14 @@ from sora2.types import Batch
 
 
 class Network:
-    """Its velocity shows what it saw: 100 for text, 10 for the other stream, 1 always."""
+    """Its velocity shows what it saw: 100 for text, 10 for the other stream, 1 always; all halved without layer 2."""
 
     def __init__(self):
         self.rows = []
 
-    def __call__(self, batch: Batch):
+    def __call__(self, batch: Batch, skip=()):
         self.rows.append(batch.size)
+        assert skip in ((), (2,))
         sees_text = batch.text is not None and batch.text.mask.any(dim=1)
         result = {}
         for name, other in (("video", "audio"), ("audio", "video")):
@@ -28,7 +29,7 @@ class Network:
                 value = 1.0 + 100.0 * sees_text + 10.0 * sees_other
                 if batch.text is not None:
                     value = value + batch.text.latent.mean(dim=(1, 2)) * sees_text
-                result[name] = value.view(-1, 1, 1) * (1 + stream.latent)
+                result[name] = value.view(-1, 1, 1) * (1 + stream.latent) * (0.5 if skip else 1.0)
         return result
 
 
@@ -73,6 +74,26 @@ def test_one_after_the_other_is_the_same():
     assert all(torch.allclose(together[n], apart[n]) for n in together)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_away_from_fewer_layers(batched):
+    """In a forward of its own, and only where a stream asks for it."""
+    alone = GuidanceConfig(
+        text=scales(), modality=scales(), skip=scales(1.0, 3.0), skip_layers=[2], batched=batched
+    )
+    velocity, plain, _, network = evaluate(alone)
+    assert network.rows == [3, 3] and torch.equal(velocity["video"], plain["video"])
+    assert torch.allclose(velocity["audio"], 2.0 * plain["audio"])
+    silent = make_batch(3, audio=False)
+    assert evaluate(alone, batch=silent)[3].rows == [3]
+
+    both = GuidanceConfig(text=scales(2.0, 1.0), skip=scales(3.0, 1.0), skip_layers=(2,), batched=batched)
+    velocity, plain, state, network = evaluate(both)
+    assert network.rows == ([3, 6] if batched else [3, 3, 3])
+    text = make_batch(3).text.latent.mean(dim=(1, 2)).view(-1, 1, 1)
+    expected = 2.0 * plain["video"] + (100 + text) * (1 + state["video"])
+    assert torch.allclose(velocity["video"], expected, rtol=1e-4)
+
+
 def test_outside_the_interval_there_is_no_guidance_and_no_cost():
     config = GuidanceConfig(text=scales(3.0, 3.0), interval=(0.2, 0.8))
     for level in (0.1, 0.9):
@@ -107,7 +128,14 @@ def test_what_is_not_there_guides_nothing(missing):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"text": {"video": 2.0}}, {"interval": (0.8, 0.2)}, {"rescale": 2.0}, {"modality": {}}]
+    "settings",
+    [
+        {"text": {"video": 2.0}},
+        {"interval": (0.8, 0.2)},
+        {"rescale": 2.0},
+        {"modality": {}},
+        {"skip": {"video": 2.0, "audio": 1.0}},
+    ],
 )
 def test_bad_settings_are_named(settings):
     with pytest.raises(GuidanceError, match=next(iter(settings))):

@@ -124,7 +124,9 @@ def test_a_stream_that_no_clip_has_left_is_not_computed(monkeypatch, task, drop,
     assert {"text", left} == set(lean.modalities()) and lean.video_shape == whole.video_shape
     assert torch.equal(target[left], masked[left])
     widths = {"video_width": 8, "audio_width": 6, "text_width": 3}
-    model = awake(Transformer(TransformerConfig(width=32, depth=2, heads=2, **widths), generator()), generator(1))
+    model = awake(
+        Transformer(TransformerConfig(width=32, depth=2, heads=2, **widths), generator()), generator(1)
+    )
     torch.testing.assert_close(model(lean)[left], model(whole)[left], rtol=1e-4, atol=1e-5)
 
 

@@ -84,6 +84,10 @@ def test_the_record_repeats_the_clip(folder, tmp_path):
         "2",
         "--audio-guidance",
         "1.5",
+        "--audio-skip-guidance",
+        "2.5",
+        "--skip-layers",
+        "1",
     )
     record = json.loads((tmp_path / "a.json").read_text())
     assert record["dtype"] == ("bf16" if has_fast_bf16() else "fp32")
@@ -94,6 +98,7 @@ def test_the_record_repeats_the_clip(folder, tmp_path):
     assert torch.equal(a.video, b.video) and torch.equal(a.audio, b.audio)
     guidance = json.loads((tmp_path / "a.json").read_text())["request"]["sampling"]["guidance"]
     assert guidance["text"] == {"video": 2.0, "audio": 1.5}
+    assert guidance["skip"] == {"video": 1.0, "audio": 2.5} and guidance["skip_layers"] == [1]
 
 
 def test_prompts_file_and_seeds(folder, tmp_path):
@@ -165,6 +170,8 @@ def test_existing_files_are_kept_unless_overwritten(folder, tmp_path):
         (["--num", "2"], "--out"),
         (["--strength", "2", "--video", "film.mp4"], "--strength 2"),
         (["--guidance-interval", "0.9", "0.1"], "guidance.interval"),
+        (["--skip-guidance", "2"], "guidance.skip_layers (--skip-layers)"),
+        (["--skip-guidance", "2", "--skip-layers", "0", "9"], "layers [0, 9] cannot be skipped"),
         (["--steps", "0"], "steps=0"),
         (["--mask", "gone.png", "--video", "film.mp4"], "gone.png"),
     ],

@@ -49,10 +49,11 @@ def _film(pipeline, frames=17, known=4):
     return batch, clean, NoiseMap(start, zero, present)
 
 
-@pytest.mark.parametrize("modality", [1.0, 1.5])
-def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(pipeline, modality):
+@pytest.mark.parametrize(("modality", "skip"), [(1.0, 1.0), (1.5, 1.0), (1.0, 2.0)])
+def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(pipeline, modality, skip):
     batch, clean, noise_map = _film(pipeline)
-    guidance = GuidanceConfig({"video": 3.0, "audio": 2.0}, {"video": modality, "audio": modality})
+    scales = ({"video": 3.0, "audio": 2.0}, dict.fromkeys(("video", "audio"), modality))
+    guidance = GuidanceConfig(*scales, skip={"video": 1.0, "audio": skip}, skip_layers=(1,))
     sampling = SamplingConfig("euler", 2, guidance)
     model, film = pipeline.model, Film.of(batch, pipeline.model.config.attention)
     with torch.inference_mode():

@@ -1,5 +1,6 @@
 """What users of the transformer rely on, as properties of the real module."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -384,6 +385,16 @@ def test_layers_follow_their_rules_in_turn():
 def test_a_window_without_a_grid_is_refused():
     with pytest.raises(PatternError, match="video_shape"):
         _with_rules(Rule((1, 1, 1)))(_batch())
+
+
+def test_a_skipped_layer_is_a_layer_that_is_not_there(model):
+    batch, lesser = _batch(), deepcopy(model)
+    del lesser.blocks[1]
+    whole, skipped, without = model(batch), model(batch, skip=(1,)), lesser(batch)
+    for n in whole:
+        assert torch.equal(skipped[n], without[n]) and not torch.allclose(skipped[n], whole[n], atol=1e-3)
+    with pytest.raises(ModelError, match=r"layers \[1, 2\] cannot be skipped: this model has 0 to 1"):
+        model(batch, skip=(1, 2))
 
 
 def test_a_compiled_block_is_one_graph_with_the_same_values():

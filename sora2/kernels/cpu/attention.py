@@ -1,7 +1,7 @@
 """Attention in the compiled kernels, over a pattern's pairs of tiles or over everything: products and softmax in cache.
 
-bf16 is multiplied in AMX tiles or by the instruction for pairs (AVX512-bf16) where there are some, with float32 sums; all
-else in float32. The backward is deterministic to the bit, whatever the number of threads.
+bf16 is multiplied in AMX tiles or by the instruction for pairs (AVX512-bf16) where there are some, with float32 sums;
+all else in float32. The backward is deterministic to the bit, whatever the number of threads.
 """
 
 from __future__ import annotations
