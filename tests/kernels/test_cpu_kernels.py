@@ -279,6 +279,32 @@ def test_attention_over_lists_of_tiles(length, groups, products):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_threads_share_the_work_of_few_heads(heads, dtype, products):
+    """More threads than heads take parts of them; what comes out is the same to the bit, and right."""
+    tiles = Tiles.of_lengths(torch.tensor([5, 200, 64, 1, 300, 130]))
+    rank = (torch.arange(700) // 37)[None]
+    kept = torch.ones(1, tiles.count, tiles.count, dtype=torch.bool)
+    kept[:, 2, 4] = kept[:, 4, 0] = False
+    pattern = TilePattern.of_matrix(tiles, tiles, kept, rank, rank)
+    q, k, v, grad = (_randn(1, heads, 700, 64, seed=s) for s in range(4))
+
+    def case(dtype, backend="compiled"):
+        leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out = attention(*leaves, pattern, backend=backend)
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad.to(dtype))]
+
+    found = []
+    for threads in (1, 2, 5, 24):
+        torch.set_num_threads(threads)
+        found.append(case(dtype))
+    want = case(torch.float64, "reference")
+    for one, *others, w in zip(*found, want, strict=True):
+        assert all(torch.equal(one, x) for x in others)
+        assert _distance(one, w) < (1e-5 if dtype == torch.float32 else 8e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_passes_on_what_is_not_a_number(dtype, products):
     """And only to those that see it: the keys of padding may be anything."""
     q, k, v = (_randn(1, 1, 70, 64, seed=s).to(dtype) for s in range(3))

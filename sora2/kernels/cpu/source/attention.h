@@ -1,4 +1,5 @@
-// Attention over listed pairs of tiles, one sample and head at a time: scores never leave the second-level cache.
+// Attention over listed pairs of tiles, one sample and head at a time: scores never leave the second-level cache. Threads
+// take heads, or, where heads are few, parts of one: blocks of queries in the forward, strips of keys in the backward.
 //
 // Tiles are cut into blocks of 32 tokens, padded with zeros; a key that is padding has a rank that no query reaches.
 // The forward takes 32 queries and their listed keys in stretches, with a running maximum. The backward takes the keys
@@ -63,6 +64,11 @@ struct Attention {
     const int32_t *query_rank, *key_rank;  // (rank_rows, N or M); both null = all listed pairs are seen
     int64_t rank_rows, threads;
 
+    // Parts of a head for `workers`, at most `most`.
+    int64_t parts(int64_t workers, int64_t most) const {
+        const int64_t wanted = (workers + batch * heads - 1) / (batch * heads);
+        return wanted < most ? wanted : most;
+    }
     int64_t group(int64_t head) const { return groups == 1 ? 0 : groups == batch ? head / heads : head; }
     int64_t rank_row(int64_t head) const { return rank_rows == 1 ? 0 : head / heads; }
 };
@@ -155,6 +161,20 @@ struct Listed {
 
 // Blocks of keys, or of queries, that are worked on at once.
 constexpr int64_t KEYS = 32, STRIP = 4, QUERIES = 16;
+// Threads that the backward has work for, however few heads there are.
+constexpr int64_t WORKERS = 16;
+
+// Up to STRIP blocks of the keys of a tile, which the backward works on at once.
+struct Strip {
+    int64_t tile, token;
+};
+
+static std::vector<Strip> strips_of(const int32_t* start, int64_t tiles) {
+    std::vector<Strip> found;
+    for (int64_t tile = 0; tile < tiles; tile++)
+        for (int64_t token = start[tile]; token < start[tile + 1]; token += STRIP * BLOCK) found.push_back({tile, token});
+    return found;
+}
 
 // The softmax of a block's queries over all keys that they have met.
 struct Softmax {
@@ -216,28 +236,32 @@ static void attention(const Attention& a, const T* q, const T* k, const T* v, T*
     for (int64_t row = 0; row < a.rank_rows; row++)
         spread_ranks(a.key_rank == nullptr ? nullptr : a.key_rank + row * a.keys, a.key_start, k_first, NEVER,
                      key_rank.data() + row * k_blocks * BLOCK);
-    share(a.batch * a.heads, a.threads, [&](int64_t begin, int64_t end) {
+    const int64_t q_blocks = q_first.back(), parts = a.parts(a.threads, q_blocks);
+    share(a.batch * a.heads * parts, a.threads, [&](int64_t begin, int64_t end) {
         Engine engine;
         Buffers buffers;
         Value *keys = buffers.take<Value>(k_blocks * panels), *values = buffers.take<Value>(k_blocks * panels);
         Value *block = buffers.take<Value>(BLOCK * d), *weights = buffers.take<Value>(BLOCK * wide);
         float *scores = buffers.take<float>(BLOCK * wide), *sums = buffers.take<float>(BLOCK * d);
         Listed listed;
-        for (int64_t head = begin; head < end; head++) {
-            const int64_t b = head / a.heads, h = head % a.heads;
+        for (int64_t unit = begin, packed = -1; unit < end; unit++) {
+            const int64_t head = unit / parts, part = unit % parts, b = head / a.heads, h = head % a.heads;
+            const int64_t from = q_blocks * part / parts, to = q_blocks * (part + 1) / parts;
             const T* own_q = q + b * a.q_strides[0] + h * a.q_strides[1];
             const T* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
             const T* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
             const int32_t* own_rank = key_rank.data() + a.rank_row(head) * k_blocks * BLOCK;
             const int32_t* q_rank = a.query_rank == nullptr ? nullptr : a.query_rank + a.rank_row(head) * a.queries;
-            over_blocks(a.key_start, k_first, [&](int64_t, int64_t n, int64_t token, int64_t count) {
+            if (packed != head) over_blocks(a.key_start, k_first, [&](int64_t, int64_t n, int64_t token, int64_t count) {
                 pad(own_k + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) Engine::columns(block + s * 32, d, keys + n * panels + s * PANEL);
                 pad(own_v + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) Engine::rows(block + s * 32, d, values + n * panels + s * PANEL);
             });
+            packed = head;
             over_blocks(a.query_start, q_first, [&](int64_t tile, int64_t n, int64_t token, int64_t count) {
-                if (n == q_first[tile])
+                if (n < from || n >= to) return;
+                if (n == q_first[tile] || n == from)
                     listed.fill(a.by_query, a.group(head) * a.query_tiles + tile, a.key_rank != nullptr, a.key_start,
                                 k_first);
                 pad(own_q + token * width, count, width, block, d);
@@ -319,11 +343,30 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
     const float factor = a.scale * LOG2_E;
     const auto q_first = blocks_of(a.query_start, a.query_tiles), k_first = blocks_of(a.key_start, a.key_tiles);
     const int64_t q_blocks = q_first.back(), tall = q_blocks * BLOCK;
+    const std::vector<Strip> strips = strips_of(a.key_start, a.key_tiles);
+    // Every part has sums of its own for the queries. How many there are does not depend on the threads, for bits do.
+    const int64_t heads = a.batch * a.heads, parts = a.parts(WORKERS, strips.size());
+    Buffers shared;
+    float* all_sums = parts > 1 ? shared.take<float>(heads * parts * tall * d) : nullptr;
     std::vector<int32_t> query_rank(a.rank_rows * tall);
     for (int64_t row = 0; row < a.rank_rows; row++)
         spread_ranks(a.query_rank == nullptr ? nullptr : a.query_rank + row * n, a.query_start, q_first, 0,
                      query_rank.data() + row * tall);
-    share(a.batch * a.heads, a.threads, [&](int64_t begin, int64_t end) {
+    // The gradient of a head's queries, from sums over keys that lie transposed in panels.
+    auto write_queries = [&](int64_t head, const float* sums) {
+        over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
+            for (int64_t c = 0; c < width; c += LANES)
+                for (int64_t part = 0; part < count; part += LANES) {
+                    Lanes r[16];
+                    const float* from = sums + i * panels + c / 32 * PANEL + c % 32 * 32 + part;
+                    for (int64_t e = 0; e < 16; e++) r[e] = load(from + e * 32);
+                    transpose(r);
+                    for (int64_t e = 0; e < 16 && part + e < count; e++)
+                        store(grad_q + (head * n + token + part + e) * width + c, r[e]);
+                }
+        });
+    };
+    share(heads * parts, a.threads, [&](int64_t begin, int64_t end) {
         Engine engine;
         Buffers buffers;
         Value *q_columns = buffers.take<Value>(tall * d), *q_rows = buffers.take<Value>(tall * d);
@@ -334,11 +377,12 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
         Value* slope_panels = buffers.take<Value>(QUERIES * STRIP * PANEL);
         float *scores = buffers.take<float>(BLOCK * wide), *to_weights = buffers.take<float>(BLOCK * wide);
         float *k_sums = buffers.take<float>(STRIP * BLOCK * d), *v_sums = buffers.take<float>(STRIP * BLOCK * d);
-        float *q_sums = buffers.take<float>(tall * d), *base = buffers.take<float>(tall);
+        float *own_sums = parts > 1 ? nullptr : buffers.take<float>(tall * d), *base = buffers.take<float>(tall);
         float* along = buffers.take<float>(tall);
         Listed listed;
-        for (int64_t head = begin; head < end; head++) {
-            const int64_t b = head / a.heads, h = head % a.heads;
+        for (int64_t unit = begin, packed = -1; unit < end; unit++) {
+            const int64_t head = unit / parts, part = unit % parts, b = head / a.heads, h = head % a.heads;
+            float* q_sums = parts > 1 ? all_sums + unit * tall * d : own_sums;
             const T* own_q = q + b * a.q_strides[0] + h * a.q_strides[1];
             const T* own_k = k + b * a.k_strides[0] + h * a.k_strides[1];
             const T* own_v = v + b * a.v_strides[0] + h * a.v_strides[1];
@@ -346,7 +390,7 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
             const int32_t* own_rank = query_rank.data() + a.rank_row(head) * tall;
             const int32_t* key_rank = a.key_rank == nullptr ? nullptr : a.key_rank + a.rank_row(head) * a.keys;
             memset(q_sums, 0, tall * d * sizeof(float));
-            over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
+            if (packed != head) over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
                 pad(own_q + token * width, count, width, block, d);
                 for (int64_t s = 0; s < steps; s++) {
                     Engine::columns(block + s * 32, d, q_columns + i * panels + s * PANEL);
@@ -366,75 +410,77 @@ static void attention_backward(const Attention& a, const T* q, const T* k, const
                     along[i * BLOCK + row] = sum(total);
                 }
             });
-            for (int64_t tile = 0; tile < a.key_tiles; tile++) {
-                listed.fill(a.by_key, a.group(head) * a.key_tiles + tile, a.key_rank != nullptr, a.query_start,
-                            q_first);
-                const int64_t last = a.key_start[tile + 1];
-                for (int64_t token = a.key_start[tile]; token < last; token += STRIP * BLOCK) {
-                    const int64_t length = last - token < STRIP * BLOCK ? last - token : STRIP * BLOCK;
-                    const int64_t strip = (length + BLOCK - 1) / BLOCK;
-                    for (int64_t j = 0; j < strip; j++) {
-                        const int64_t first = token + j * BLOCK, count = last - first < BLOCK ? last - first : BLOCK;
-                        Value* own = k_blocks + j * BLOCK * d;
-                        pad(own_k + first * width, count, width, own, d);
-                        for (int64_t s = 0; s < steps; s++)
-                            Engine::turn(own + s * 32, d, k_turned + s * 32 * STRIP * BLOCK + j * BLOCK, STRIP * BLOCK);
-                        pad(own_v + first * width, count, width, v_blocks + j * BLOCK * d, d);
-                    }
-                    memset(k_sums, 0, STRIP * BLOCK * d * sizeof(float));
-                    memset(v_sums, 0, STRIP * BLOCK * d * sizeof(float));
-                    listed.over(QUERIES, [&](const Stretch& met, bool first) {
-                        for (int64_t j = 0; j < strip; j++) {
-                            const Value *own_keys = k_blocks + j * BLOCK * d, *own_values = v_blocks + j * BLOCK * d;
-                            for (int64_t x = 0; x < met.count; x++) {
-                                const Value* to_q = q_columns + met.block[x] * panels;
-                                const Value* to_g = g_columns + met.block[x] * panels;
-                                Engine::product(own_keys, d, [&](int64_t s) { return to_q + s * PANEL; }, steps,
-                                                scores + x * BLOCK, wide);
-                                Engine::product(own_values, d, [&](int64_t s) { return to_g + s * PANEL; }, steps,
-                                                to_weights + x * BLOCK, wide);
-                            }
-                            const int64_t key = token + j * BLOCK;
-                            const Slopes found{factor, a.scale, base, along, own_rank,
-                                               key_rank == nullptr ? nullptr : key_rank + key, wide, last - key};
-                            found.find<Engine>(met, scores, to_weights, weights, slopes, slope_panels + j * PANEL,
-                                               STRIP * PANEL);
-                            for (int64_t s = 0; s < steps; s++) {
-                                const int64_t to = j * BLOCK * d + s * 32;
-                                Engine::product(weights, wide,
-                                                [&](int64_t x) { return g_rows + met.block[x] * panels + s * PANEL; },
-                                                met.count, v_sums + to, d, !first);
-                                Engine::product(slopes, wide,
-                                                [&](int64_t x) { return q_rows + met.block[x] * panels + s * PANEL; },
-                                                met.count, k_sums + to, d, !first);
-                            }
-                        }
-                        // Transposed: (channels x keys) (keys x queries).
-                        for (int64_t x = 0; x < met.count; x++)
-                            for (int64_t s = 0; s < steps; s++)
-                                Engine::product(k_turned + s * 32 * STRIP * BLOCK, STRIP * BLOCK,
-                                                [&](int64_t j) { return slope_panels + (x * STRIP + j) * PANEL; },
-                                                strip, q_sums + met.block[x] * panels + s * PANEL, 32, true);
-                    });
-                    for (int64_t row = 0; row < length; row++)
-                        for (int64_t c = 0; c < width; c += LANES) {
-                            const int64_t to = (head * a.keys + token + row) * width + c;
-                            store(grad_k + to, load(k_sums + row * d + c));
-                            store(grad_v + to, load(v_sums + row * d + c));
-                        }
+            packed = head;
+            const int64_t begin_strip = strips.size() * part / parts, end_strip = strips.size() * (part + 1) / parts;
+            for (int64_t place = begin_strip, tile = -1; place < end_strip; place++) {
+                if (tile != strips[place].tile)
+                    listed.fill(a.by_key, a.group(head) * a.key_tiles + strips[place].tile, a.key_rank != nullptr,
+                                a.query_start, q_first);
+                tile = strips[place].tile;
+                const int64_t last = a.key_start[tile + 1], token = strips[place].token;
+                const int64_t length = last - token < STRIP * BLOCK ? last - token : STRIP * BLOCK;
+                const int64_t strip = (length + BLOCK - 1) / BLOCK;
+                for (int64_t j = 0; j < strip; j++) {
+                    const int64_t first = token + j * BLOCK, count = last - first < BLOCK ? last - first : BLOCK;
+                    Value* own = k_blocks + j * BLOCK * d;
+                    pad(own_k + first * width, count, width, own, d);
+                    for (int64_t s = 0; s < steps; s++)
+                        Engine::turn(own + s * 32, d, k_turned + s * 32 * STRIP * BLOCK + j * BLOCK, STRIP * BLOCK);
+                    pad(own_v + first * width, count, width, v_blocks + j * BLOCK * d, d);
                 }
-            }
-            over_blocks(a.query_start, q_first, [&](int64_t, int64_t i, int64_t token, int64_t count) {
-                for (int64_t c = 0; c < width; c += LANES)
-                    for (int64_t part = 0; part < count; part += LANES) {
-                        Lanes r[16];
-                        const float* from = q_sums + i * panels + c / 32 * PANEL + c % 32 * 32 + part;
-                        for (int64_t e = 0; e < 16; e++) r[e] = load(from + e * 32);
-                        transpose(r);
-                        for (int64_t e = 0; e < 16 && part + e < count; e++)
-                            store(grad_q + (head * n + token + part + e) * width + c, r[e]);
+                memset(k_sums, 0, STRIP * BLOCK * d * sizeof(float));
+                memset(v_sums, 0, STRIP * BLOCK * d * sizeof(float));
+                listed.over(QUERIES, [&](const Stretch& met, bool first) {
+                    for (int64_t j = 0; j < strip; j++) {
+                        const Value *own_keys = k_blocks + j * BLOCK * d, *own_values = v_blocks + j * BLOCK * d;
+                        for (int64_t x = 0; x < met.count; x++) {
+                            const Value* to_q = q_columns + met.block[x] * panels;
+                            const Value* to_g = g_columns + met.block[x] * panels;
+                            Engine::product(own_keys, d, [&](int64_t s) { return to_q + s * PANEL; }, steps,
+                                            scores + x * BLOCK, wide);
+                            Engine::product(own_values, d, [&](int64_t s) { return to_g + s * PANEL; }, steps,
+                                            to_weights + x * BLOCK, wide);
+                        }
+                        const int64_t key = token + j * BLOCK;
+                        const Slopes found{factor, a.scale, base, along, own_rank,
+                                           key_rank == nullptr ? nullptr : key_rank + key, wide, last - key};
+                        found.find<Engine>(met, scores, to_weights, weights, slopes, slope_panels + j * PANEL,
+                                           STRIP * PANEL);
+                        for (int64_t s = 0; s < steps; s++) {
+                            const int64_t to = j * BLOCK * d + s * 32;
+                            Engine::product(weights, wide,
+                                            [&](int64_t x) { return g_rows + met.block[x] * panels + s * PANEL; },
+                                            met.count, v_sums + to, d, !first);
+                            Engine::product(slopes, wide,
+                                            [&](int64_t x) { return q_rows + met.block[x] * panels + s * PANEL; },
+                                            met.count, k_sums + to, d, !first);
+                        }
                     }
-            });
+                    // Transposed: (channels x keys) (keys x queries).
+                    for (int64_t x = 0; x < met.count; x++)
+                        for (int64_t s = 0; s < steps; s++)
+                            Engine::product(k_turned + s * 32 * STRIP * BLOCK, STRIP * BLOCK,
+                                            [&](int64_t j) { return slope_panels + (x * STRIP + j) * PANEL; },
+                                            strip, q_sums + met.block[x] * panels + s * PANEL, 32, true);
+                });
+                for (int64_t row = 0; row < length; row++)
+                    for (int64_t c = 0; c < width; c += LANES) {
+                        const int64_t to = (head * a.keys + token + row) * width + c;
+                        store(grad_k + to, load(k_sums + row * d + c));
+                        store(grad_v + to, load(v_sums + row * d + c));
+                    }
+            }
+            if (parts == 1) write_queries(head, q_sums);
         }
     });
+    if (parts > 1)
+        share(heads, a.threads, [&](int64_t begin, int64_t end) {
+            for (int64_t head = begin; head < end; head++) {
+                float* sums = all_sums + head * parts * tall * d;
+                for (int64_t part = 1; part < parts; part++)
+                    for (int64_t i = 0; i < tall * d; i += LANES)
+                        store(sums + i, load(sums + i) + load(sums + part * tall * d + i));
+                write_queries(head, sums);
+            }
+        });
 }
