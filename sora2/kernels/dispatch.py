@@ -218,6 +218,8 @@ def _automatic(call: Call) -> Choice:
         return Choice("sdpa", "; ".join(reasons), _waste(call, "sdpa"))
     if device != "cpu" or dtype == torch.float16:
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
+    if compiled.outruns_flash(call):
+        return Choice("compiled", "float32 in AVX-512, which MKL under the flash kernel leaves aside on AMD")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
     products = compiled.bf16_products(call) if compiled.why_not(call) is None else None

@@ -258,6 +258,15 @@ def test_explain_names_a_backend_and_a_reason(monkeypatch):
     assert choice.backend == "tiled" and "compiled takes bf16, fp16 and fp32" in choice.reason
 
 
+def test_float32_takes_the_wider_vectors(monkeypatch):
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: True)
+    monkeypatch.setattr("sora2.kernels.cpu.attention.why_not_best", lambda call: None)
+    for amd, backend in ((False, "sdpa"), (True, "compiled")):
+        monkeypatch.setattr("sora2.kernels.cpu.attention.is_amd", lambda amd=amd: amd)
+        assert explain(*inputs()).backend == backend
+        assert explain(*(x.double() for x in inputs())).backend == "sdpa"
+
+
 def test_bf16_is_timed_against_float32_whoever_asks(monkeypatch):
     """A network in training asks under autocast, which turns float32 products into bf16."""
     seen = set()
@@ -299,7 +308,7 @@ def test_what_ran_is_on_record_and_waste_is_said_aloud():
         ({"backend": "triton"}, "runs patterns"),
         ({"backend": "flex"}, "no backward on the CPU"),
         ({"backend": "matmul", "pattern": patterns()["window"]}, "takes no pattern"),
-        ({"return_lse": True}, "does not give the log-sum-exp"),
+        ({"return_lse": True, "backend": "sdpa"}, "does not give the log-sum-exp"),
         ({"key_mask": torch.ones(B, N + 1, dtype=torch.bool)}, "key_mask must be bool"),
         ({"key_mask": torch.ones(B, N)}, "key_mask must be bool"),
         (

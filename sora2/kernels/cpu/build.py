@@ -6,6 +6,7 @@ written under a temporary name and renamed, so any number of processes may build
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -55,6 +56,15 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+
+
+@functools.cache
+def is_amd() -> bool:
+    """Whether the processor is AMD's."""
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def library_path() -> tuple[Path, list[str]]:
