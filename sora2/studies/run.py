@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from sora2.atomic import save_json
 from sora2.cli import run_apart
@@ -27,8 +28,8 @@ ROOT = CONFIG_DIR.parent
 class StudyRunner:
     """The runs of one study under `folder`, and its record at `record`.
 
-    Several processes may work on different seeds of a study at once: each cell is a file of its own under `folder`, and
-    the record is made from all of them.
+    Several processes may work on a study at once: each run and each cell is made by one of them while others that need
+    it wait, and the record is made from all.
     """
 
     def __init__(
@@ -56,8 +57,17 @@ class StudyRunner:
                 self.write_record()
 
     def _cell(self, name: str, seed: int) -> None:
-        cell = self.study.cells[name]
         path = self.folder / "cells" / f"{name}-seed{seed}.json"
+        with self._in_turn(path):
+            self._measure_cell(name, seed, path)
+
+    def _in_turn(self, path: Path) -> FileLock:
+        """Held while `path` is made; the system lets go of it however its process ends."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_name(f"{path.name}.lock"))
+
+    def _measure_cell(self, name: str, seed: int, path: Path) -> None:
+        cell = self.study.cells[name]
         asked = self._fingerprint(name, seed)
         if path.is_file() and json.loads(path.read_text())["asked"] == asked:
             return
@@ -100,8 +110,11 @@ class StudyRunner:
         """The folder of a run's exported weights; trained now unless it is there."""
         if run in self.study.checkpoints:
             return ROOT / self.study.checkpoints[run]
-        asked = [*self.study.train_overrides(run, seed), *self.extra]
         place = self.folder / f"{run}-seed{seed}"
+        with self._in_turn(place):
+            return self._trained(place, [*self.study.train_overrides(run, seed), *self.extra])
+
+    def _trained(self, place: Path, asked: list[str]) -> Path:
         export, note = place / "export", place / "asked.json"
         done = (export / "model.safetensors").is_file()
         if note.is_file() and json.loads(note.read_text()) != asked:
@@ -153,8 +166,9 @@ class StudyRunner:
         for kind, flags in self.study.evaluations.items():
             path = self._real_record(kind)
             clips = _without(flags, "--task", "--seeds", "--wording")
-            if not path.is_file():
-                save_json(self._measure(["--real", *clips], path.with_suffix(""), "real"), path)
+            with self._in_turn(path):
+                if not path.is_file():
+                    save_json(self._measure(["--real", *clips], path.with_suffix(""), "real"), path)
 
     def _real_record(self, kind: str) -> Path:
         """Named after what is asked, so that a changed study measures real clips again."""

@@ -10,7 +10,9 @@ from pathlib import Path
 import lightning as L
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from sora2.atomic import save_text
 from sora2.config import ConfigError, to_mapping
@@ -36,9 +38,26 @@ def train(config: TrainConfig) -> Path:
     """Run `config`; returns the run's folder. Resumes from its newest checkpoint unless `config.resume` is false.
 
     The folder holds config.yaml, checkpoints/, logs/, samples/ and, at the end, export/ (inference weights).
+
+    Raises:
+        ConfigError: settings that do not fit, a folder that another process trains in.
     """
-    recipe_module = importlib.import_module(RECIPES[config.recipe])
     folder = Path(config.out) / config.name
+    first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
+    if config.dry_run or not first:  # the first process of a run claims its folder for all
+        return _train(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return _train(config, folder)
+    except Timeout as error:
+        raise ConfigError(
+            f"another process trains in {folder}: wait for it or stop it, or choose another `name=`"
+        ) from error
+
+
+def _train(config: TrainConfig, folder: Path) -> Path:
+    recipe_module = importlib.import_module(RECIPES[config.recipe])
     config = replace(config, trainer=settled(config, folder))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -142,6 +144,36 @@ def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, 
         StudyRunner("rates", study, tmp_path / "runs", record, ("optimizer.lr=0.1",)).run(("fast",), (0,))
     with pytest.raises(ConfigError, match="--cells middle"):
         runner.run(("middle",), (0,))
+
+
+def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
+    """Two that ask for the same cells at once: every run is trained and every cell measured by one of them."""
+    trained, measured = [], []
+
+    def train(command, *asked, folder):
+        name = next(a for a in asked if str(a).startswith("name="))
+        trained.append(name)
+        time.sleep(0.3)
+        export = tmp_path / "runs" / "rates" / name.removeprefix("name=") / "export"
+        export.mkdir(parents=True)
+        (export / "model.safetensors").touch()
+
+    monkeypatch.setattr(runner_module, "run_apart", train)
+    monkeypatch.setattr(
+        StudyRunner, "_values", lambda self, export, tasks=(): (measured.append(export), {})[1]
+    )
+
+    def work(number):
+        StudyRunner("rates", study, tmp_path / "runs", tmp_path / f"{number}.json").run(
+            ("fast", "slow"), (0, 1)
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert sorted(trained) == [f"name={cell}-seed{seed}" for cell in ("fast", "slow") for seed in (0, 1)]
+    assert len(measured) == 4
+    records = [json.loads((tmp_path / f"{n}.json").read_text())["cells"] for n in range(2)]
+    assert [len(r) for r in records] == [4, 4]
 
 
 def test_path_losses_are_the_same_every_time_and_of_the_sampler_alone(study, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from sora2.cli import main
@@ -248,6 +249,20 @@ def test_two_processes_share_the_order_of_one(world):
     assert saved["sora2"]["samples_seen"] == 48 and saved["TrainingData"]["global_batch"] == 4
     single = train(compose_config(training_overrides(world, "single")))
     assert checkpoint.load(checkpoint.newest(single / "checkpoints"))["TrainingData"]["samples_seen"] == 48
+
+
+def test_a_folder_is_trained_in_by_one_process(world):
+    folder = world / "runs/claimed"
+    folder.mkdir(parents=True)
+    config = compose_config(training_overrides(world, "claimed"))
+    with (
+        FileLock(folder / "lock"),
+        pytest.raises(ConfigError, match=r"another process trains in .*claimed: wait.*name="),
+    ):
+        train(config)
+    assert [p.name for p in folder.iterdir()] == ["lock"]
+    train(config)  # what a process left behind that is gone holds nothing
+    assert (folder / "export/model.safetensors").is_file()
 
 
 def test_unknown_command_and_config_error_type(capsys):
