@@ -54,7 +54,7 @@ def test_a_network_that_knows_the_answer_gives_the_codecs_round_trip(checkpoint)
     }
     truth = {n: shape.tokenize(latents[n]).unsqueeze(0) for n, shape in shapes.items()}
 
-    def oracle(batch):
+    def oracle(batch, cache, skip):
         streams = {n: getattr(batch, n) for n in truth}
         return {n: velocity_from_clean(m.latent, truth[n], m.noise_level) for n, m in streams.items()}
 
