@@ -222,7 +222,7 @@ def _automatic(call: Call) -> Choice:
         return Choice("compiled", "float32 in AVX-512, which MKL under the flash kernel leaves aside on AMD")
     if dtype != torch.bfloat16:
         return Choice("sdpa", f"in {dtype} the flash kernel equals plain products and keeps no scores")
-    products = compiled.bf16_products(call) if compiled.why_not(call) is None else None
+    products = compiled.bf16_products(call)
     if products is not None:
         how = {"tiles": "in AMX tiles", "pairs": "of bf16 pairs (AVX512-bf16)"}[products]
         return Choice("compiled", f"products {how}, scores stay in the cache")

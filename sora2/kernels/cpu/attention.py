@@ -68,11 +68,11 @@ def why_not(call: Call) -> str | None:
 
 
 def bf16_products(call: Call) -> str | None:
-    """How a call that is taken is multiplied in bf16, "tiles" or "pairs"; None where it is in floats."""
-    library = library_for(call.q)
-    if library is None or library.products == "floats" or call.q.dtype != torch.bfloat16:
+    """How a call is multiplied in bf16, "tiles" or "pairs"; None where it is not taken, or in floats."""
+    if call.q.dtype != torch.bfloat16 or why_not(call) is not None:
         return None
-    return library.products
+    library = library_for(call.q)
+    return None if library is None or library.products == "floats" else library.products
 
 
 def why_not_best(call: Call) -> str | None:

@@ -49,22 +49,26 @@ def find_compiler() -> str:
     )
 
 
+@functools.cache
+def _cpuinfo() -> str:
+    """What Linux says of the processor; nothing on other systems."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
 def processor() -> str:
     """What decides which instructions `-march=native` uses."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    lines = _cpuinfo().splitlines()
+    if not lines:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
 
 
-@functools.cache
 def is_amd() -> bool:
     """Whether the processor is AMD's."""
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    return "AuthenticAMD" in _cpuinfo()
 
 
 def library_path() -> tuple[Path, list[str]]:
