@@ -32,7 +32,7 @@ LIMIT_LOADER_RATIO = 10.0
 def write_latents(folder: Path, count: int) -> None:
     """`count` latents of the default clip, as `sora2 encode` writes them."""
     codecs = load_codecs("checkpoints/video_vae", "checkpoints/audio_vae", "minilm")
-    video = codecs.video_shape(33, 64, 64, 16.0)
+    video = codecs.video_shape(33, 64, 64, 16.0, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
     generator = torch.Generator().manual_seed(0)
     with ShardWriter(folder) as writer:

@@ -39,7 +39,7 @@ def write_latents(
 ) -> Path:
     """`count` latent samples of random numbers; sample `broken` holds a NaN."""
     codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes", text_tokens)
-    video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS)
+    video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
     generator = torch.Generator().manual_seed(1)
     captions = [f"clip number {i}" for i in range(count)]

@@ -24,9 +24,7 @@ class Codecs:
     audio: Any | None
     text: TextEncoder | None
 
-    def video_shape(
-        self, frames: int, height: int, width: int, fps: float, patch_size: int = 2
-    ) -> VideoShape:
+    def video_shape(self, frames: int, height: int, width: int, fps: float, *, patch_size: int) -> VideoShape:
         codec = _need(self.video, "video")
         return VideoShape(
             frames,

@@ -55,7 +55,7 @@ class LoaderConfig:
     kind: Literal["raw", "latents"] = LATENTS
     require_audio: bool = True  # False: silent clips are legal, masked
     require_video: bool = True  # False: sound without pictures is legal, masked
-    patch_size: int = 2  # of the transformer; latent cells per patch side
+    patch_size: int = 2  # of the transformer (model.patch_size); latent cells per patch side
     max_text_tokens: int = 24  # width of the padded text; 0 pads to the longest of each batch
     cache_in_memory: bool = False  # keep every decoded sample (bf16 latents, uint8 pixels)
     shuffle_shards: int = 16  # shards mixed at a time; more shuffles better and seeks more

@@ -184,7 +184,9 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         CheckpointError: the model's token widths are not those of the codecs.
     """
     clip = checkpoint.config["clip"]
-    shape = codecs.video_shape(clip["frames"], clip["height"], clip["width"], clip["fps"])
+    shape = codecs.video_shape(
+        clip["frames"], clip["height"], clip["width"], clip["fps"], patch_size=checkpoint.model.patch_size
+    )
     sound = codecs.audio_shape(shape.seconds)
     for name, width in codecs.token_widths(shape, sound).items():
         if checkpoint.model.token_width(name) != width:
@@ -203,5 +205,6 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         temporal_stride=shape.temporal_stride,
         cell=shape.spatial_stride * shape.patch_size,
         sampling=checkpoint.sampling(),
+        patch_size=shape.patch_size,
         causal=checkpoint.model.attention.chunk_seconds is not None,
     )

@@ -103,7 +103,7 @@ def round_trip(clip: Clip, codecs: Any) -> Clip:
     audio_shape: AudioShape | None = None
     if clip.video is not None:
         frames, height, width = clip.video.shape[:3]
-        video_shape = codecs.video_shape(frames, height, width, clip.fps)
+        video_shape = codecs.video_shape(frames, height, width, clip.fps, patch_size=1)
     if clip.audio is not None:
         audio_shape = codecs.audio_shape(clip.audio_seconds)
     decoded = codecs.decode_clip(latents.get("video"), latents.get("audio"), video_shape, audio_shape)

@@ -80,17 +80,18 @@ def denoising_loss(
     *,
     seeds: Sequence[int],
     levels: Sequence[float] = LEVELS,
+    patch_size: int = 2,
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """(B,) mean over noise levels of the velocity loss of each clip, modalities weighted equally.
 
     seeds: of the noise, one per clip; clips of one shape and seed get the same noise at every level. Clips of one call
-    have one shape.
+    have one shape. patch_size: the model's (`TransformerConfig.patch_size`).
 
     Raises:
         ShapeError, CodecError: clips that the codecs cannot hold.
     """
-    clean, shapes = _encode(codecs, clips, device)
+    clean, shapes = _encode(codecs, clips, patch_size, device)
     text = _text(codecs, [clip.caption for clip in clips], device)
     total = torch.zeros(len(clips))
     for level in levels:
@@ -115,6 +116,7 @@ def physics_likelihood(
     pairs: Sequence[Pair],
     *,
     levels: Sequence[float] = LEVELS,
+    patch_size: int = 2,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> list[LawResult]:
@@ -122,7 +124,13 @@ def physics_likelihood(
     losses: dict[str, list[tuple[str, float, float]]] = {}
     for i, pair in enumerate(tqdm(pairs, unit="pair", desc="likelihood", disable=not progress)):
         both = denoising_loss(
-            model, codecs, (pair.valid, pair.invalid), seeds=(i, i), levels=levels, device=device
+            model,
+            codecs,
+            (pair.valid, pair.invalid),
+            seeds=(i, i),
+            levels=levels,
+            patch_size=patch_size,
+            device=device,
         )
         losses.setdefault(pair.law, []).append((pair.valid.key, *both.tolist()))
     results = []
@@ -137,13 +145,13 @@ def physics_likelihood(
 
 
 def _encode(
-    codecs: Codecs, clips: Sequence[Clip], device: str | torch.device
+    codecs: Codecs, clips: Sequence[Clip], patch_size: int, device: str | torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tokens (B, N, C) per stream, and the shapes."""
     first = clips[0]
     frames, height, width = first.video.shape[:3]
     shapes: dict[str, VideoShape | AudioShape] = {
-        "video": codecs.video_shape(frames, height, width, first.fps)
+        "video": codecs.video_shape(frames, height, width, first.fps, patch_size=patch_size)
     }
     if first.audio is not None:
         shapes["audio"] = codecs.audio_shape(shapes["video"].seconds)

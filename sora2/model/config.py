@@ -70,6 +70,7 @@ class TransformerConfig:
     width: int = 256
     depth: int = 8
     heads: int = 4
+    patch_size: int = 2  # latent cells per side of a video token; time is never patched
     video_width: int = 64  # of a video token: latent channels x patch area
     audio_width: int = 64
     text_width: int = 384  # of the text encoder's tokens
@@ -99,6 +100,7 @@ class TransformerConfig:
             "width",
             "depth",
             "heads",
+            "patch_size",
             "video_width",
             "audio_width",
             "text_width",

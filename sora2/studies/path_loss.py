@@ -52,7 +52,13 @@ def path_losses(
     checkpoint = read_checkpoint(folder)
     model = load_model(checkpoint)
     levels = LevelConfig(uniform=1.0, shift=shift, pairing={"shared": 1.0})
-    settings = LoaderConfig(datasets=(DatasetConfig(str(shards)),), batch_size=BATCH, workers=0, seed=seed)
+    settings = LoaderConfig(
+        datasets=(DatasetConfig(str(shards)),),
+        batch_size=BATCH,
+        workers=0,
+        seed=seed,
+        patch_size=checkpoint.model.patch_size,
+    )
     stream = build_loader(settings, checkpoint.config["codecs"].get("fingerprints"))
     batches = list(islice(iter(stream), -(-clips // BATCH)))
     stream.close()

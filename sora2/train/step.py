@@ -33,7 +33,7 @@ class DiffusionRecipe(Recipe):
     """Flow matching on packed video, audio, reference and text tokens with per-token noise levels."""
 
     averaged = ("model",)
-    outer_layers = ("project_in", "project_out", "kind", "table", "modulation")
+    outer_layers = ("project_in", "project_out", "kind", "table", "modulation", "qk_norm")
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
         ConfigError: a width that is not what the codec makes.
     """
     clip, values = config.clip, dict(config.model)
-    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
+    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps, patch_size=patch_size(config))
     widths = codecs.token_widths(video, codecs.audio_shape(video.seconds))
     for group, width in widths.items():
         key = f"{group}_width"
@@ -115,7 +115,18 @@ def open_codecs(config: TrainConfig) -> Codecs:
 
 
 def loader_config(config: TrainConfig) -> LoaderConfig:
-    return from_mapping(LoaderConfig, {**config.data, "seed": config.seed}, "data")
+    if "patch_size" in config.data:
+        raise ConfigError(
+            f"data.patch_size={config.data['patch_size']} is not a setting: set model.patch_size"
+        )
+    return from_mapping(
+        LoaderConfig, {**config.data, "seed": config.seed, "patch_size": patch_size(config)}, "data"
+    )
+
+
+def patch_size(config: TrainConfig) -> int:
+    """Latent cells per side of a video token."""
+    return int(config.model.get("patch_size", TransformerConfig.patch_size))
 
 
 def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
@@ -150,7 +161,7 @@ class _Count:
 def _count(config: TrainConfig) -> _Count:
     clip, codecs = config.clip, open_codecs(config)
     settings = model_config(config, codecs)
-    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps)
+    video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps, patch_size=settings.patch_size)
     audio = codecs.audio_shape(video.seconds)
     tokens = {"text": codecs.text.max_tokens, "video": video.tokens, "audio": audio.tokens}
     places = {"text": torch.zeros(tokens["text"], 3), "video": video.positions(), "audio": audio.positions()}

@@ -21,7 +21,7 @@ def clip():
 
 def test_a_clip_goes_in_and_a_clip_of_the_same_shape_comes_out(codecs, clip):
     latents = codecs.encode_clip(clip)
-    video_shape = codecs.video_shape(9, 32, 32, 16.0)
+    video_shape = codecs.video_shape(9, 32, 32, 16.0, patch_size=2)
     audio_shape = codecs.audio_shape(clip.audio_seconds)
     assert latents["video"].shape == video_shape.latent_shape
     assert latents["audio"].shape == audio_shape.latent_shape
@@ -56,7 +56,7 @@ def test_a_latent_without_its_shape_is_an_error(codecs):
     with pytest.raises(CodecError, match="video_shape"):
         codecs.decode_clip(torch.zeros(6, 3, 4, 4), None)
     with pytest.raises(CodecError, match="does not match"):
-        codecs.decode_clip(torch.zeros(6, 2, 4, 4), None, codecs.video_shape(9, 32, 32, 16.0))
+        codecs.decode_clip(torch.zeros(6, 2, 4, 4), None, codecs.video_shape(9, 32, 32, 16.0, patch_size=2))
 
 
 def test_load_codecs(codecs, tmp_path):

@@ -61,7 +61,7 @@ def test_latents_have_unit_variance_and_come_back_from_disk(clip, tmp_path):
         every = torch.cat([one[name].flatten(1) for one in latents], dim=1)
         assert float(every.std(dim=1).median()) == pytest.approx(1.0, abs=0.05)
         assert float(every.std(dim=1).max()) < 1.05
-    shape = codecs.video_shape(17, 32, 32, 16.0)
+    shape = codecs.video_shape(17, 32, 32, 16.0, patch_size=2)
     decoded = codecs.decode_clip(
         latents[0]["video"], latents[0]["audio"], shape, codecs.audio_shape(shape.seconds)
     )

@@ -49,7 +49,7 @@ def test_a_network_that_knows_the_answer_gives_the_codecs_round_trip(checkpoint)
     pipeline = Pipeline.from_checkpoint(checkpoint)
     latents = pipeline.codecs.encode_clip(film())
     shapes = {
-        "video": pipeline.codecs.video_shape(17, 32, 32, 8.0),
+        "video": pipeline.codecs.video_shape(17, 32, 32, 8.0, patch_size=2),
         "audio": pipeline.codecs.audio_shape(17 / 8),
     }
     truth = {n: shape.tokenize(latents[n]).unsqueeze(0) for n, shape in shapes.items()}
@@ -167,7 +167,7 @@ def test_inpainting_a_span_of_a_long_film(pipeline):
 def test_weak_remix_stays_closer_to_the_codec_round_trip(pipeline):
     source = film()
     latents = pipeline.codecs.encode_clip(source)
-    shapes = pipeline.codecs.video_shape(17, 32, 32, 8.0), pipeline.codecs.audio_shape(17 / 8)
+    shapes = pipeline.codecs.video_shape(17, 32, 32, 8.0, patch_size=2), pipeline.codecs.audio_shape(17 / 8)
     kept = pipeline.codecs.decode_clip(latents["video"], latents["audio"], *shapes)
 
     def distance(strength):

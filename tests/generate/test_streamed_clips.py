@@ -30,7 +30,7 @@ def pipeline(tmp_path_factory):
 
 def _film(pipeline, frames=17, known=4):
     """A batch of one request, its clean tokens (the first frame's are known) and its noise map."""
-    video = pipeline.codecs.video_shape(frames, 32, 32, 8.0)
+    video = pipeline.codecs.video_shape(frames, 32, 32, 8.0, patch_size=2)
     audio = pipeline.codecs.audio_shape(video.seconds)
     g = torch.Generator().manual_seed(0)
     words = torch.randn(1, 4, pipeline.codecs.text.width, generator=g)

@@ -36,7 +36,7 @@ class Knows:
 
     @staticmethod
     def tokens(codecs, clip):
-        video = codecs.video_shape(*clip.video.shape[:3], clip.fps)
+        video = codecs.video_shape(*clip.video.shape[:3], clip.fps, patch_size=2)
         shapes = {"video": video, "audio": codecs.audio_shape(video.seconds)}
         return {n: shapes[n].tokenize(x.float()) for n, x in codecs.encode_clip(clip).items()}
 

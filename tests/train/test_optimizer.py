@@ -30,6 +30,41 @@ def test_bf16_orthogonalize_keeps_the_direction_of_an_ill_conditioned_matrix():
     assert torch.equal(tall.mT, half)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_orthogonalised_together_are_as_alone(dtype):
+    matrices = (
+        torch.randn(3, 8, 24, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1, 1e-3, 30])[:, None, None]
+    )
+    together = orthogonalize(matrices, dtype)
+    for matrix, result in zip(matrices, together, strict=True):
+        assert torch.allclose(
+            orthogonalize(matrix, dtype), result, atol=1e-6 if dtype == torch.float32 else 2e-2
+        )
+
+
+def test_a_step_of_muon_does_not_depend_on_how_many_matrices_are_orthogonalised_at_once(monkeypatch):
+    def stepped():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Linear(16, 16, bias=False) for _ in range(5)), nn.Linear(16, 48, bias=False)
+        )
+        optimizer = build_optimizer(dict(model.named_parameters()), OptimizerConfig(name="muon"), outer=())
+        train_on(optimizer, model, torch.randn(32, 16))
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    together = stepped()
+    monkeypatch.setattr("sora2.train.optimizer.STACK_NUMBERS", 2 * 16 * 16)
+    assert torch.allclose(stepped(), together, atol=1e-6)
+
+
+def train_on(optimizer, model, x):
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+
 def train(optimizer, model, steps=20):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):

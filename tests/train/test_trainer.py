@@ -20,6 +20,7 @@ from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.generate import Pipeline, Request
 from sora2.generate.checkpoint import open_codecs, read_checkpoint
+from sora2.studies.path_loss import path_losses
 from sora2.train import checkpoint, step
 from sora2.train.config import OptimizerConfig
 from sora2.train.module import NonFiniteError, keyed_generator, learning_rate
@@ -100,6 +101,7 @@ def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
         ),
         ("model.heads=3", "model.heads=3 does not divide model.width=32"),
         ("clip.frames=10", r"frames=10 is not 1 \+ 4 \* k"),
+        ("+data.patch_size=1", "data.patch_size=1 is not a setting: set model.patch_size"),
         ("model.video_width=48", r"model.video_width=48, but a video token of .* has 128\s+numbers"),
         ("codecs.video=nowhere", "codec folder nowhere does not exist"),
         ("data.datasets=[{path: nowhere}]", "nowhere"),
@@ -160,6 +162,18 @@ def test_the_export_is_the_average_and_the_sampler_reads_it(world, dtype):
     assert all(torch.equal(v, saved[f"0.05/model.{name}"].to(v.dtype)) for name, v in weights.items())
     clip = Pipeline.from_checkpoint(folder / "export").generate([Request(prompt="a ball", seed=1)])[0]
     assert clip.video.shape == (9, 32, 32, 3) and clip.audio.shape == (2, 18_000)
+
+
+def test_a_token_can_be_a_single_cell_of_the_latent(world):
+    folder = train(compose_config(training_overrides(world, "cells", **{"model.patch_size": 1})))
+    model = read_checkpoint(folder / "export").model
+    assert model.patch_size == 1 and model.video_width == 32  # 32 channels
+    clip = Pipeline.from_checkpoint(folder / "export").generate([Request(prompt="a ball", seed=1)])[0]
+    assert clip.video.shape == (9, 32, 32, 3)
+    losses = path_losses(
+        folder / "export", world / "latents", 4, {"video": 3.0, "audio": 2.0}, tasks=("text_to_av",)
+    )
+    assert all(value > 0 for value in losses.values())
 
 
 @pytest.mark.parametrize(
