@@ -24,7 +24,8 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup_samples: int = 2_000
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "wsd"] = "cosine"  # wsd: warm-up, stable, decay
+    decay_fraction: float = 0.2  # wsd: the last part of the run, in which the rate falls
     final_lr_fraction: float = 0.02
     grad_clip: float = 1.0
     discriminator_lr: float = 2e-4
@@ -32,8 +33,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if min(self.lr, self.discriminator_lr, self.muon_lr) <= 0:
             raise ConfigError(
-                f"optimizer.lr={self.lr} and discriminator_lr={self.discriminator_lr} must be positive"
+                f"optimizer.lr={self.lr}, muon_lr={self.muon_lr} and discriminator_lr={self.discriminator_lr} must be "
+                "positive"
             )
+        if not 0 < self.decay_fraction <= 1:
+            raise ConfigError(f"optimizer.decay_fraction={self.decay_fraction} must be above 0 and at most 1")
         if self.grad_clip <= 0:
             raise ConfigError(
                 f"optimizer.grad_clip={self.grad_clip} must be positive; use .inf to switch it off"

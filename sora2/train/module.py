@@ -36,12 +36,20 @@ def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
 
 
 def learning_rate(base: float, config: OptimizerConfig, progress: Progress) -> float:
-    """Linear warm-up, then constant or half-cosine decay, over samples seen."""
+    """Linear warm-up, then constant, half-cosine or stable with a decay of 1 - sqrt at the end, over samples seen.
+
+    Source of the last: Haegele et al. 2024 (arXiv:2405.18392). Until it decays a run does not depend on its length, so
+    its checkpoints can be trained longer, or brought to an end from where they are.
+    """
     if config.warmup_samples > 0 and progress.samples_seen < config.warmup_samples:
         return base * (progress.samples_seen + 1) / (config.warmup_samples + 1)
     if config.schedule == "constant":
         return base
-    decay = 0.5 * (1 + math.cos(math.pi * progress.fraction))
+    if config.schedule == "wsd":
+        decayed = max(0.0, 1 - (1 - progress.fraction) / config.decay_fraction)
+        decay = 1 - math.sqrt(decayed)
+    else:
+        decay = 0.5 * (1 + math.cos(math.pi * progress.fraction))
     return base * (config.final_lr_fraction + (1 - config.final_lr_fraction) * decay)
 
 

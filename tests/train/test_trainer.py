@@ -105,6 +105,7 @@ def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
         ("model.video_width=48", r"model.video_width=48, but a video token of .* has 128\s+numbers"),
         ("codecs.video=nowhere", "codec folder nowhere does not exist"),
         ("data.datasets=[{path: nowhere}]", "nowhere"),
+        ("optimizer.decay_fraction=0", "optimizer.decay_fraction=0.0 must be above 0"),
         ("trainer.max_samples=many", "trainer.max_samples='many' must be int"),
         ("trainer.accelerator=gpu", "no CUDA device"),
         ("task.mixture.text_to_video=1", "text_to_video"),
@@ -189,6 +190,19 @@ def test_schedule_depends_on_samples_alone():
     rates = [learning_rate(1.0, config, Progress(n, 1000)) for n in range(0, 1001, 10)]
     assert rates[0] < 0.02 and rates[10] == max(rates) and rates[-1] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_a_stable_rate_knows_no_length_until_it_decays():
+    config = OptimizerConfig(
+        lr=1.0, warmup_samples=100, schedule="wsd", decay_fraction=0.25, final_lr_fraction=0.0
+    )
+    short, long = (
+        [learning_rate(1.0, config, Progress(n, length)) for n in range(0, length + 1, 10)]
+        for length in (1000, 2000)
+    )
+    assert short[:76] == long[:76] and short[10:76] == [1.0] * 66
+    assert short[-1] == 0 and all(a > b for a, b in itertools.pairwise(short[75:]))
+    assert short[80] == pytest.approx(1 - (50 / 250) ** 0.5)
 
 
 def test_keyed_generators_are_independent_of_history():
