@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("peers.py", "training.py", "attention.py", "sampler_overhead.py", "toybox.py")
+SCRIPTS = ("peers.py", "training.py", "attention.py", "sampler_overhead.py", "optimizer.py", "toybox.py")
 
 
 def main() -> int:
