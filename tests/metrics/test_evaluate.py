@@ -19,7 +19,7 @@ from sora2.toybox import Toybox, ToyboxConfig
 class BlurryCodecs:
     """Stands for a codec bundle: loses a little of the picture, a little of the sound."""
 
-    def video_shape(self, frames, height, width, fps):
+    def video_shape(self, frames, height, width, fps, *, patch_size):
         return fps
 
     def audio_shape(self, seconds):
