@@ -11,32 +11,38 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 import torch
+from peers import Contender, interleave
 
 import sora2.train.optimizer as optimizer
 from sora2.kernels import has_fast_bf16
 from sora2.model import PRESETS, build
+from sora2.model.flops import count_parameters
 from sora2.studies.machine import describe_machine
 from sora2.train.config import OptimizerConfig
 from sora2.train.step import DiffusionRecipe
 
 
-def milliseconds(
-    optimizers: dict[str, torch.optim.Optimizer], stack: dict[str, int], rounds: int
-) -> dict[str, float]:
-    """Median time of a step of each, in turns."""
-    found: dict[str, list[float]] = {name: [] for name in optimizers}
-    for turn in range(rounds + 1):
-        for name, one in optimizers.items():
-            optimizer.STACK_NUMBERS = stack[name]
-            begin = time.perf_counter()
-            one.step()
-            if turn:  # the first warms up
-                found[name].append(1000 * (time.perf_counter() - begin))
-    return {name: statistics.median(times) for name, times in found.items()}
+def contender(name: str, preset: str, precision: str, stack: int) -> Contender:
+    """The whole optimizer of a preset with random gradients, orthogonalising `stack` numbers at once."""
+    model = build(preset, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=draw)
+    stepped = optimizer.build_optimizer(
+        dict(model.named_parameters()),
+        OptimizerConfig(name="muon"),
+        DiffusionRecipe.outer_layers,
+        getattr(torch, precision),
+    )
+
+    def step() -> None:
+        optimizer.STACK_NUMBERS = stack
+        stepped.step()
+
+    return Contender(name, count_parameters(model.config), step, [], [])
 
 
 def main() -> int:
@@ -49,23 +55,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "optimizer.json")
     args = parser.parse_args()
-    stack = {"one by one": 1, "together": optimizer.STACK_NUMBERS}
-    optimizers = {}
-    for name in stack:
-        model = build(args.preset, generator=torch.Generator().manual_seed(0))
-        draw = torch.Generator().manual_seed(1)
-        for p in model.parameters():
-            p.grad = torch.randn(p.shape, generator=draw)
-        named = dict(model.named_parameters())
-        config = OptimizerConfig(name="muon")
-        optimizers[name] = optimizer.build_optimizer(
-            named, config, DiffusionRecipe.outer_layers, getattr(torch, args.precision)
-        )
+    alone = contender("one by one", args.preset, args.precision, 1)
+    together = contender("together", args.preset, args.precision, optimizer.STACK_NUMBERS)
     rows = []
     for threads in args.threads:
         torch.set_num_threads(threads)
-        times = milliseconds(optimizers, stack, args.rounds)
-        ratio = times["one by one"] / times["together"]
+        alone.wall, together.wall = [], []
+        interleave([alone], [together], args.rounds, f"{threads} threads")
+        times = {c.name: 1000 * statistics.median(c.wall) for c in (alone, together)}
+        ratio = times[alone.name] / times[together.name]
         rows.append({"threads": threads, "milliseconds": times, "ratio": ratio})
         print(f"{threads} threads: {', '.join(f'{n} {ms:.0f} ms' for n, ms in times.items())}: {ratio:.2f}x")
     report = {

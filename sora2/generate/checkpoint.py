@@ -205,6 +205,5 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         temporal_stride=shape.temporal_stride,
         cell=shape.spatial_stride * shape.patch_size,
         sampling=checkpoint.sampling(),
-        patch_size=shape.patch_size,
         causal=checkpoint.model.attention.chunk_seconds is not None,
     )

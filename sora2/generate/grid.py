@@ -35,7 +35,6 @@ class World:
     temporal_stride: int  # of the video codec
     cell: int  # pixels per side of a token
     sampling: SamplingConfig
-    patch_size: int = 2  # latent cells per side of a token
     causal: bool = False  # long clips are streamed, instead of cut into windows
 
     @property

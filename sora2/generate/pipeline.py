@@ -194,8 +194,9 @@ class Pipeline:
     def shapes(self, window: Window) -> dict[str, VideoShape | AudioShape]:
         """Of the streams that a window has."""
         grid = window.grid
+        patch_size = self.world.cell // self.codecs.video.spatial_stride
         video = self.codecs.video_shape(
-            window.frames, grid.height, grid.width, grid.fps, patch_size=self.world.patch_size
+            window.frames, grid.height, grid.width, grid.fps, patch_size=patch_size
         )
         found: dict[str, VideoShape | AudioShape] = {}
         if window.video:

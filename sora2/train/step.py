@@ -125,8 +125,9 @@ def loader_config(config: TrainConfig) -> LoaderConfig:
 
 
 def patch_size(config: TrainConfig) -> int:
-    """Latent cells per side of a video token."""
-    return int(config.model.get("patch_size", TransformerConfig.patch_size))
+    """Latent cells per side of a video token, checked before there are codecs to measure tokens by."""
+    given = {name: value for name, value in config.model.items() if name == "patch_size"}
+    return from_mapping(TransformerConfig, given, "model").patch_size
 
 
 def latent_fingerprints(config: TrainConfig) -> dict[str, str]:

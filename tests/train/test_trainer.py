@@ -101,6 +101,8 @@ def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
         ),
         ("model.heads=3", "model.heads=3 does not divide model.width=32"),
         ("clip.frames=10", r"frames=10 is not 1 \+ 4 \* k"),
+        ("model.patch_size=0", "model.patch_size=0 must be at least 1"),
+        ("model.patch_size=many", "model.patch_size='many' must be int"),
         ("+data.patch_size=1", "data.patch_size=1 is not a setting: set model.patch_size"),
         ("model.video_width=48", r"model.video_width=48, but a video token of .* has 128\s+numbers"),
         ("codecs.video=nowhere", "codec folder nowhere does not exist"),
