@@ -11,9 +11,9 @@ from gpu_machine import Machine
 from torch import Tensor
 
 from sora2.kernels import modulate as eager
-from sora2.kernels.heads import Span, split_heads_reference
 from sora2.kernels.heads import split_heads as split_heads_eager
-from sora2.kernels.modulate import Runs
+from sora2.kernels.heads import split_heads_reference
+from sora2.kernels.stream import Runs, Span
 from sora2.kernels.triton import heads as ours_heads
 from sora2.kernels.triton import modulate as ours
 from sora2.kernels.triton import use_gpu_kernels

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from sora2.codecs import LatentCodec, load_codec
 from sora2.codecs.balance import balance, latent_metric
-from sora2.codecs.base import LatentCodec, load_codec, read_info
+from sora2.codecs.load import read_info
 from sora2.data.datasets import RawDataset
 from sora2.errors import UserError
 

@@ -3,8 +3,9 @@
 `load_codecs` gives the bundle that data preparation, training and sampling use.
 """
 
-from sora2.codecs.base import CodecError, LatentCodec, load_codec
+from sora2.codecs.base import CodecError, LatentCodec
 from sora2.codecs.bundle import Codecs, load_codecs
+from sora2.codecs.load import load_codec
 from sora2.codecs.spectral_vae import SpectralVAE, SpectralVAEConfig
 from sora2.codecs.text import ByteTextEncoder, MiniLMEncoder, TextEncoder, build_text_encoder
 from sora2.codecs.video_vae import VideoVAE, VideoVAEConfig

@@ -1,25 +1,21 @@
-"""What every latent codec shares: statistics that make latents unit variance, files, a fingerprint."""
+"""What every latent codec shares: statistics that make latents unit variance, a fingerprint, how it is saved."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sora2.atomic import save_safetensors, save_text
 from sora2.codecs.layers import mid_side
-from sora2.config import from_mapping, to_mapping
+from sora2.codecs.weights import pack
+from sora2.config import to_mapping
 from sora2.errors import UserError
-
-_PEAKS = ".peaks"  # beside a tensor of 8-bit integers
 
 
 class CodecError(UserError):
@@ -189,136 +185,3 @@ class SoundCodec(LatentCodec):
                 f"samples={samples}: {latent.shape[2]} latents hold 1 to {audio.shape[2]} samples"
             )
         return audio[:, :, :samples]
-
-
-def codec_classes() -> tuple[type[LatentCodec], ...]:
-    """All codecs; of each, `kind` and `config_class` name it."""
-    from sora2.codecs.spectral_vae import SpectralVAE
-    from sora2.codecs.transform import AudioMDCT, VideoDCT
-    from sora2.codecs.video_vae import VideoVAE
-
-    return VideoVAE, SpectralVAE, VideoDCT, AudioMDCT
-
-
-def build_codec(config: Any) -> LatentCodec:
-    """The codec of a configuration, untrained."""
-    classes = {c.config_class: c for c in codec_classes()}
-    return classes[type(config)](config)
-
-
-def parameter_count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def read_codec_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a codec folder, with an error that says what is missing."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CodecError(
-            f"codec folder {folder} does not exist. Train one with `sora2 train experiment=codec_video` (or "
-            "codec_audio), or point to the shipped checkpoints/video_vae and checkpoints/audio_vae; a codec is never "
-            "initialised at random"
-        )
-    if not (folder / "config.json").is_file():
-        raise CodecError(
-            f"codec folder {folder} has no config.json: it is not a codec; export or copy it again"
-        )
-    try:
-        stored = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise CodecError(
-            f"{folder / 'config.json'} is not JSON ({error}); export or copy the codec again"
-        ) from error
-    if not isinstance(stored, dict) or not ({"kind", "config"} <= stored.keys() or "_class_name" in stored):
-        raise CodecError(
-            f"{folder / 'config.json'} lacks the keys 'kind' and 'config'; it is not a codec of this project"
-        )
-    return stored
-
-
-def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, ...) -> 8-bit integers of that shape and (rows,) float16 peaks: a weight is `integer * peak / 127`.
-
-    One scale for each row of outputs; on the shipped codecs 0.1 dB of a picture (`sora2 evaluate-codec`). Quantizing
-    what was put back by `dequantize` gives the same integers and peaks.
-    """
-    rows = weight.float().flatten(1)
-    peaks = rows.abs().amax(1).to(torch.float16)
-    steps = rows * 127 / peaks.float().where(peaks > 0, 1.0)[:, None]
-    return steps.round().clamp(-127, 127).to(torch.int8).view_as(weight), peaks
-
-
-def dequantize(integers: Tensor, peaks: Tensor) -> Tensor:
-    """The float32 weights that `quantize` stored."""
-    return (integers.float().flatten(1) * peaks.float()[:, None] / 127).view(integers.shape)
-
-
-def pack(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of a codec as they are stored; its statistics keep every bit."""
-    packed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("latent_"):
-            packed[name] = tensor
-        elif dtype == torch.int8 and tensor.ndim >= 2:
-            packed[name], packed[name + _PEAKS] = quantize(tensor)
-        else:
-            packed[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)
-    return packed
-
-
-def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `pack` stored, in float32."""
-    return {
-        name: dequantize(t, packed[name + _PEAKS]) if t.dtype == torch.int8 else t.float()
-        for name, t in packed.items()
-        if not name.endswith(_PEAKS)
-    }
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a saved codec in float32, with what was added to codecs since they were first saved."""
-    tensors = unpack(load_file(path))
-    if "latent_mean" in tensors:
-        tensors.setdefault("latent_spread", torch.ones_like(tensors["latent_mean"]))
-    return tensors
-
-
-def load_codec(folder: str | Path) -> Any:
-    """The codec saved in `folder`, in float32, in evaluation mode and without gradients.
-
-    A folder of the diffusers package is loaded through its adapter. Raises CodecError, never invents weights.
-    """
-    from sora2.codecs.adapters import load_diffusers
-
-    folder = Path(folder)
-    stored = read_codec_config(folder)
-    if "_class_name" in stored:
-        return load_diffusers(folder)
-    if not (folder / "model.safetensors").is_file():
-        raise CodecError(
-            f"codec folder {folder} has no model.safetensors: its export was interrupted, or the weights were not "
-            "copied; export or copy it again"
-        )
-    classes = {c.kind: c for c in codec_classes()}
-    if stored["kind"] not in classes:
-        raise CodecError(
-            f"{folder / 'config.json'}: kind={stored['kind']!r} is not one of {', '.join(sorted(classes))}"
-        )
-    codec_class = classes[stored["kind"]]
-    codec = codec_class(
-        from_mapping(codec_class.config_class, stored["config"], where=f"{folder}/config.json")
-    )
-    try:
-        tensors = read_weights(folder / "model.safetensors")
-        codec.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError, KeyError) as error:
-        raise CodecError(
-            f"{folder / 'model.safetensors'} does not hold the weights that config.json describes: {error}. "
-            "Export or copy the codec again"
-        ) from error
-    return codec.eval().requires_grad_(False)
-
-
-def read_info(folder: str | Path) -> dict[str, Any]:
-    """What was recorded beside the weights: data, samples, command."""
-    return read_codec_config(folder).get("info", {})

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sora2.codecs.base import CodecError, load_codec
+from sora2.codecs.base import CodecError
+from sora2.codecs.load import load_codec
 from sora2.codecs.text import TextEncoder, build_text_encoder
 from sora2.media import resample_audio, to_channels
 from sora2.types import AudioShape, Clip, VideoShape, to_uint8_video

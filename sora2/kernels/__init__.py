@@ -3,13 +3,7 @@
 from sora2.kernels.activation import squared_relu
 from sora2.kernels.bf16 import PRODUCTS, bf16_speedup, choose_dtype, has_fast_bf16
 from sora2.kernels.call import AttentionError
-from sora2.kernels.cpu.choice import (
-    CpuKernelError,
-    KernelChoice,
-    PlainKernelsWarning,
-    cpu_kernels,
-    use_cpu_kernels,
-)
+from sora2.kernels.cpu.choice import CpuKernelError, PlainKernelsWarning, cpu_kernels, use_cpu_kernels
 from sora2.kernels.dispatch import (
     BACKENDS,
     Choice,
@@ -18,12 +12,14 @@ from sora2.kernels.dispatch import (
     explain,
     record_choices,
 )
-from sora2.kernels.heads import Span, merge_heads, split_heads
+from sora2.kernels.heads import merge_heads, split_heads
 from sora2.kernels.levels import Levels, Modulation
 from sora2.kernels.linear import linear
-from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
+from sora2.kernels.mode import KernelChoice
+from sora2.kernels.modulate import gated_add, gated_add_norm_modulate, norm_modulate
 from sora2.kernels.pattern import PADDING, Lists, TilePattern, concatenate, dense_pattern
 from sora2.kernels.rules import Part, Rule, Tiling, cached_tiling
+from sora2.kernels.stream import Runs, Span
 from sora2.kernels.tiles import Boxes, PatternError, Tiles
 from sora2.kernels.topk import select_tiles
 

@@ -7,7 +7,6 @@ change of layout needs anyway does the norm and the rotation on its way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,15 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from sora2.kernels.cpu.choice import library_for
 from sora2.kernels.cpu.heads import MergeHeads, SplitHeads
+from sora2.kernels.stream import Span
+from sora2.kernels.triton import heads as on_gpu
 from sora2.kernels.triton import takes
-
-
-@dataclass(frozen=True)
-class Span:
-    """One modality: `rows` of the (T, D) stream are `sequence` of every sample's N tokens."""
-
-    rows: slice
-    sequence: slice
 
 
 class _SplitHeads(torch.autograd.Function):
@@ -136,8 +129,6 @@ def split_heads(
     if library is not None:
         return SplitHeads.apply(library, qkv, gain, cosine, sine, spans, shape, eps)
     if takes(qkv):
-        from sora2.kernels.triton import heads as on_gpu
-
         return on_gpu.split_heads(qkv, gain, cosine.contiguous(), sine.contiguous(), spans, batch, eps)
     return _SplitHeads.apply(qkv, gain, cosine, sine, spans, shape, eps)
 

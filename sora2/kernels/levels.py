@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sora2.kernels.cpu.choice import library_for
 from sora2.kernels.cpu.modulate import LevelRows
-from sora2.kernels.modulate import Runs, gated_add, gated_add_norm_modulate, norm_modulate
+from sora2.kernels.modulate import gated_add, gated_add_norm_modulate, norm_modulate
+from sora2.kernels.stream import Runs
 
 Tables = tuple[tuple[Tensor, ...], ...]  # per parameter, per segment (U, D)
 

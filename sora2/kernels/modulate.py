@@ -11,50 +11,15 @@ splits and concatenates the stream at every step; these write slices of one outp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sora2.kernels.stream import Runs
+from sora2.kernels.triton import modulate as on_gpu
 from sora2.kernels.triton import takes
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Where one modality lies in the stream, and which table row each of its runs of tokens uses.
-
-    `index` (batch * runs,) names the row of each run. None: the table's rows are the runs already, or it has
-    one row that all share.
-    """
-
-    rows: slice  # of the (T, D) stream
-    batch: int
-    runs: int  # per sample, of equal length
-    index: Tensor | None = None
-
-    def view(self, flat: Tensor) -> Tensor:
-        """(T, D) -> (batch, runs, tokens of a run, D), a view."""
-        return flat[self.rows].view(self.batch, self.runs, -1, flat.shape[-1])
-
-    def gather(self, table: Tensor) -> Tensor:
-        """(U, D) -> (batch or 1, runs or 1, 1, D)."""
-        if table.shape[0] == 1:
-            return table.view(1, 1, 1, -1)
-        found = table if self.index is None else table.index_select(0, self.index)
-        return found.view(self.batch, self.runs, 1, -1)
-
-    def scatter(self, grad: Tensor, table: Tensor) -> Tensor:
-        """Sum of (batch, runs, n, D) over the tokens that used each row -> (U, D): the backward of `gather`."""
-        per_run = grad.sum(2).flatten(0, 1)  # (batch * runs, D)
-        if table.shape[0] == 1:
-            return per_run.sum(0, keepdim=True)
-        if self.index is None:
-            return per_run
-        return torch.zeros(table.shape, dtype=grad.dtype, device=grad.device).index_add_(
-            0, self.index, per_run
-        )
 
 
 def _modulate(out: Tensor, normed: Tensor, runs: Sequence[Runs], tables: Sequence[Tensor]) -> Tensor:
@@ -161,8 +126,6 @@ def norm_modulate(
     if torch.compiler.is_compiling():  # the compiler fuses the plain form itself
         return norm_modulate_reference(x, runs, shifts, gains, eps)
     if takes(x):
-        from sora2.kernels.triton import modulate as on_gpu
-
         return on_gpu.norm_modulate(x, runs, shifts, gains, eps)
     return _NormModulate.apply(x, eps, runs, *_interleave(shifts, gains))
 
@@ -172,8 +135,6 @@ def gated_add(x: Tensor, update: Tensor, runs: tuple[Runs, ...], gates: Sequence
     if torch.compiler.is_compiling():
         return gated_add_reference(x, update, runs, gates)
     if takes(x):
-        from sora2.kernels.triton import modulate as on_gpu
-
         return on_gpu.gated_add(x, update, runs, gates)
     return _GatedAdd.apply(x, update, runs, *gates)
 
@@ -192,8 +153,6 @@ def gated_add_norm_modulate(
         x = gated_add_reference(x, update, runs, gates)
         return x, norm_modulate_reference(x, runs, shifts, gains, eps)
     if takes(x):
-        from sora2.kernels.triton import modulate as on_gpu
-
         return on_gpu.gated_add_norm_modulate(x, update, runs, gates, shifts, gains, eps)
     return _GatedAddNormModulate.apply(x, update, eps, runs, *gates, *_interleave(shifts, gains))
 

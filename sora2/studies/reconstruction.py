@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sora2.codecs import load_codecs
-from sora2.codecs.base import parameter_count
 from sora2.codecs.robustness import measure_latent
 from sora2.data.datasets import RawDataset
 
@@ -31,6 +30,6 @@ def reconstruction(folder: Path, shards: Path, clips: int) -> dict[str, float]:
     strides = video.config.temporal_stride * video.config.spatial_stride**2
     return {
         **{name: sum(values) / len(values) for name, values in rows.items()},
-        "parameters": float(parameter_count(video)),
+        "parameters": float(sum(p.numel() for p in video.parameters())),
         "pixels_per_latent_number": 3 * strides / video.config.latent_channels,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from sora2.codecs.base import build_codec, parameter_count
+from sora2.codecs.load import build_codec
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.config import ConfigError, from_mapping
@@ -83,7 +83,8 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     codec = codec_config(config)
     with torch.device("meta"):
         network = build_codec(codec.model)
-    return [("codec", f"{network.kind}, {parameter_count(network) / 1e6:.1f} M parameters")]
+    count = sum(p.numel() for p in network.parameters())
+    return [("codec", f"{network.kind}, {count / 1e6:.1f} M parameters")]
 
 
 def build(config: TrainConfig, fingerprints: None) -> CodecRecipe:

@@ -16,10 +16,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.base import CodecError, LatentCodec, build_codec, pack, read_weights, unpack
+from sora2.codecs.base import CodecError, LatentCodec
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
+from sora2.codecs.load import build_codec
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
+from sora2.codecs.weights import pack, read_weights, unpack
 from sora2.toybox.foreground import has_own_noise
 from sora2.train.recipe import LossOutput, Progress, Recipe
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sora2.codecs import CodecError, load_codec
-from sora2.codecs.base import dequantize, quantize, read_info
+from sora2.codecs.load import read_info
+from sora2.codecs.weights import dequantize, quantize
 
 
 @pytest.mark.parametrize("kind", ["video_vae", "audio_vae"])

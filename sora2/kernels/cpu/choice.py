@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from sora2.errors import UserError
 from sora2.kernels.cpu.build import BuildError, build
 from sora2.kernels.cpu.library import Library
+from sora2.kernels.mode import KernelChoice, asked_mode
 
 #: auto: compiled where a compiler is found, else plain with a warning.
 MODES = ("auto", "compiled", "plain")
@@ -27,17 +27,6 @@ class PlainKernelsWarning(UserWarning):
     """Everything is computed, by PyTorch's own operations, which are slower."""
 
 
-@dataclass(frozen=True)
-class KernelChoice:
-    """Which kernels run, "compiled" or "plain", and why."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-
 _choice: KernelChoice | None = None
 _library: Library | None = None
 
@@ -49,10 +38,8 @@ def use_cpu_kernels(mode: str | None = None) -> KernelChoice:
         CpuKernelError: an unknown mode, or "compiled" where the library cannot be built.
     """
     global _choice, _library
-    asked = os.environ.get(VARIABLE, "auto") if mode is None else mode
+    asked = asked_mode(mode, VARIABLE, MODES, CpuKernelError)
     source = f"{VARIABLE}={asked}" if mode is None and VARIABLE in os.environ else "asked for"
-    if asked not in MODES:
-        raise CpuKernelError(f"CPU kernels {asked!r} are unknown: use one of {', '.join(MODES)}")
     _library = None
     if asked == "plain":
         _choice = KernelChoice("plain", source)

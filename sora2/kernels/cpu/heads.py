@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sora2.kernels.cpu.library import Library, Long, Pointer
-
-if TYPE_CHECKING:
-    from sora2.kernels.heads import Span
+from sora2.kernels.stream import Span
 
 
 class _Spans(ctypes.Structure):

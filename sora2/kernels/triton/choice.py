@@ -6,12 +6,11 @@ torch.compile is left the plain forms, which it fuses with their neighbours.
 from __future__ import annotations
 
 import functools
-import os
 
 import torch
 from torch import Tensor
 
-from sora2.kernels.cpu.choice import KernelChoice
+from sora2.kernels.mode import KernelChoice, asked_mode
 from sora2.kernels.triton.attention import KernelError, unavailable
 from sora2.kernels.triton.interpreter import interpreted
 
@@ -30,7 +29,7 @@ def use_gpu_kernels(mode: str | None = None) -> None:
         KernelError: an unknown mode.
     """
     global _asked
-    _asked = _known(mode)
+    _asked = asked_mode(mode, VARIABLE, MODES, KernelError)
     gpu_kernels.cache_clear()
 
 
@@ -41,7 +40,7 @@ def gpu_kernels(device: torch.device) -> KernelChoice:
     Raises:
         KernelError: an unknown mode, or "triton" where it cannot run.
     """
-    asked = _known(None) if _asked is None else _asked
+    asked = asked_mode(_asked, VARIABLE, MODES, KernelError)
     if asked == "plain":
         return KernelChoice("plain", "asked for")
     missing = unavailable(device)
@@ -52,13 +51,6 @@ def gpu_kernels(device: torch.device) -> KernelChoice:
     if asked == "triton":
         raise KernelError(f"Triton kernels were asked for and cannot run: {missing}. Use {VARIABLE}=auto")
     return KernelChoice("plain", missing or "the interpreter is for tests")
-
-
-def _known(mode: str | None) -> str:
-    asked = os.environ.get(VARIABLE, "auto") if mode is None else mode
-    if asked not in MODES:
-        raise KernelError(f"GPU kernels {asked!r} ({VARIABLE}) are unknown: use one of {', '.join(MODES)}")
-    return asked
 
 
 def takes(x: Tensor) -> bool:

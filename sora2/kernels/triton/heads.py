@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sora2.kernels.heads import Span
+from sora2.kernels.stream import Span
 
 #: Tokens of one program.
 TOKENS = 16

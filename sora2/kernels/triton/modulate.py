@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sora2.kernels.modulate import Runs
+from sora2.kernels.stream import Runs
 
 #: Programs of one backward launch at which a GPU is busy: eight per multiprocessor of the largest.
 PROGRAMS = 8 * 132

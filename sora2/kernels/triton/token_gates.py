@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sora2.kernels.heads import Span, split_heads_reference
-from sora2.kernels.modulate import Runs, gated_add_reference, norm_modulate_reference
+from sora2.kernels.heads import split_heads_reference
+from sora2.kernels.modulate import gated_add_reference, norm_modulate_reference
+from sora2.kernels.stream import Runs, Span
 from sora2.kernels.triton import modulate
 from sora2.kernels.triton.gates import Bench
 from sora2.kernels.triton.heads import split_heads
