@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from sora2.codecs import load_codecs
-from sora2.commands.train import compose_config
 from sora2.data import DatasetConfig, LoaderConfig, ShardWriter, build_loader, pack_latents
 from sora2.data.encode import geometry
+from sora2.train.compose import compose_config
 from sora2.train.run import train
 from sora2.train.throughput import measure_peak_flops
 

@@ -25,12 +25,12 @@ import yaml
 
 from sora2.atomic import save_json, save_text
 from sora2.cli import run_apart
-from sora2.commands.train import compose_config
 from sora2.errors import UserError
 from sora2.generate.flags import add_dtype_flag
 from sora2.studies.energy import EnergyMeter
 from sora2.studies.gate import CLIPS, GATE, SPLIT, GateResult, check_gate
 from sora2.studies.machine import describe_machine
+from sora2.train.compose import compose_config
 from sora2.train.step import flops_per_sample
 
 ROOT = Path(__file__).resolve().parents[1]

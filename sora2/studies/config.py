@@ -8,8 +8,8 @@ from typing import Literal
 
 import yaml
 
-from sora2.commands.train import CONFIG_DIR, compose_config
 from sora2.config import ConfigError, from_mapping
+from sora2.train.compose import CONFIG_DIR, compose_config
 
 STUDY_DIR = CONFIG_DIR / "study"
 

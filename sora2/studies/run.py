@@ -14,13 +14,13 @@ from filelock import FileLock
 
 from sora2.atomic import save_json
 from sora2.cli import run_apart
-from sora2.commands.train import CONFIG_DIR, compose_config
 from sora2.config import ConfigError
 from sora2.generate.checkpoint import read_checkpoint
 from sora2.studies.config import CellConfig, StudyConfig
 from sora2.studies.machine import describe_machine
 from sora2.studies.path_loss import TASKS, path_losses
 from sora2.studies.reconstruction import reconstruction
+from sora2.train.compose import CONFIG_DIR, compose_config
 
 ROOT = CONFIG_DIR.parent
 

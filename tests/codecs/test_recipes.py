@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from sora2.codecs import CodecError, load_codec
 from sora2.codecs.discriminators import AudioDiscriminator
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.errors import UserError
 from sora2.toybox import Toybox, ToyboxConfig
@@ -19,6 +18,7 @@ from sora2.train.codec_recipes import (
     VideoCodecRecipe,
     VideoLossConfig,
 )
+from sora2.train.compose import compose_config
 from sora2.train.recipe import Progress
 from tests.codecs.conftest import SMALL_AUDIO, SMALL_VIDEO
 

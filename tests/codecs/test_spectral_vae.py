@@ -7,10 +7,10 @@ import torch
 
 from sora2.codecs import CodecError, SpectralVAE, SpectralVAEConfig, load_codec
 from sora2.codecs.spectral_vae import _OverlapAdd
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.train.codec_problem import codec_config, loader_config
 from sora2.train.codec_recipes import AudioCodecRecipe, AudioLossConfig
+from sora2.train.compose import compose_config
 from sora2.train.recipe import Progress
 from tests.codecs.conftest import SMALL_AUDIO, shake
 

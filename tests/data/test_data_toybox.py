@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sora2.commands import toybox
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.data import DataError, RawDataset
 from sora2.media import read_clip
 from sora2.toybox import CAMERAS, LIGHTS, STYLES, Toybox, ToyboxConfig, whole_world
+from sora2.train.compose import compose_config
 from sora2.types import ShapeError
 
 SMALL = ["--frames", "5", "--height", "32", "--width", "32", "--shard-size", "3", "--validation-clips", "2"]

@@ -14,7 +14,6 @@ import yaml
 import sora2.studies.path_loss as path_loss_module
 import sora2.studies.run as runner_module
 from sora2.cli import main
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.errors import UserError
 from sora2.studies import Study, differences, load_study, read_study, sentence
@@ -23,6 +22,7 @@ from sora2.studies.path_loss import path_losses
 from sora2.studies.plots import plot_study
 from sora2.studies.run import StudyRunner
 from sora2.train.codec_problem import codec_config
+from sora2.train.compose import compose_config
 from tests.worlds import training_overrides
 
 STUDIES = sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))

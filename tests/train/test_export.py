@@ -8,8 +8,8 @@ import yaml
 from safetensors.torch import load_file
 
 from sora2.cli import main
-from sora2.commands.train import compose_config
 from sora2.train import checkpoint
+from sora2.train.compose import compose_config
 from sora2.train.ema import reconstruct
 from sora2.train.run import train
 from tests.worlds import training_overrides

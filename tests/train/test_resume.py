@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.kernels import CpuKernelError, use_cpu_kernels
 from sora2.train import checkpoint
+from sora2.train.compose import compose_config
 from sora2.train.run import train
 from tests.worlds import training_overrides
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from sora2.cli import main
 from sora2.codecs import load_codec
-from sora2.commands.train import compose_config
 from sora2.config import ConfigError
 from sora2.generate import Pipeline, Request
 from sora2.generate.checkpoint import open_codecs, read_checkpoint
 from sora2.studies.path_loss import path_losses
 from sora2.train import checkpoint, step
+from sora2.train.compose import compose_config
 from sora2.train.config import OptimizerConfig
 from sora2.train.module import NonFiniteError, keyed_generator, learning_rate
 from sora2.train.recipe import Progress
