@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import platform
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sora2.commands.evaluation_rows import build_rows, find_item, load_codec_row, load_pipeline, shown_items
 from sora2.generate.cascade import SOUND_TASKS
-from sora2.generate.flags import add_dtype_flag, add_sampling_flags, override_sampling
+from sora2.generate.flags import add_dtype_flag, add_sampling_flags
 from sora2.metrics import MetricError, all_corpus_metrics, all_metrics, select_metrics
 from sora2.metrics.task_requests import CONDITIONS
 from sora2.metrics.weights import missing_weights, set_weights
 
 if TYPE_CHECKING:
-    from sora2.generate import Pipeline
-    from sora2.generate.cascade import Cascade
-    from sora2.metrics.controls import Item
-    from sora2.metrics.evaluation import Evaluation, Row
+    from sora2.metrics.evaluation import Evaluation
 
 EXAMPLES = """examples:
   sora2 evaluate --checkpoint runs/toy/export --clips 32 --seeds 4 --out runs/toy/evaluation
@@ -284,160 +280,3 @@ def set_notes(evaluation: Evaluation, subject: str, args: argparse.Namespace) ->
             f"--seeds {FEWEST_SEEDS} does."
         )
     return notes
-
-
-def load_pipeline(args: argparse.Namespace) -> Pipeline | Cascade:
-    import torch
-
-    from sora2.generate import Pipeline
-    from sora2.generate.cascade import Cascade
-    from sora2.kernels import choose_dtype
-
-    device = args.device
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = choose_dtype(device, args.dtype)
-
-    def load(folder: str) -> Pipeline:
-        return Pipeline.from_checkpoint(
-            folder,
-            device,
-            dtype,
-            video_codec=args.video_codec,
-            audio_codec=args.audio_codec,
-            batch_size=args.batch_size,
-        )
-
-    pictures = load(args.checkpoint)
-    if args.sound_checkpoint is None:
-        return pictures
-    return Cascade(pictures, load(args.sound_checkpoint), args.sound_task)
-
-
-def load_codec_row(args: argparse.Namespace, pipeline: Pipeline | Cascade | None) -> Any | None:
-    """The codecs of the checkpoint, or of the flags; None when there are none to show."""
-    if pipeline is not None:
-        return pipeline.codecs
-    if args.video_codec is None:
-        return None
-    from sora2.codecs import load_codecs
-
-    return load_codecs(args.video_codec, args.audio_codec, text=None)
-
-
-def build_rows(
-    args: argparse.Namespace, pipeline: Pipeline | Cascade | None, codecs: Any | None
-) -> tuple[list[Row], dict[str, Any]]:
-    """The subject, then the control rows; and what is to be noted about the subject."""
-    from sora2.metrics import controls, sources
-    from sora2.metrics.enrolment import cameo_clips
-    from sora2.metrics.evaluation import Row
-    from sora2.metrics.gates import Expected
-    from sora2.toybox import Toybox, ToyboxConfig, whole_world
-    from sora2.toybox.prompts import reworded
-
-    make = whole_world if args.world == "whole" else ToyboxConfig
-    scenes = {} if args.scenes is None else {"scenes": tuple(args.scenes.split(","))}
-    config = make(seed=args.toybox_seed, split=args.split, **scenes)
-    if pipeline is not None:
-        world = pipeline.world
-        config = dataclasses.replace(config, frames=world.frames, **dataclasses.asdict(world.grid))
-    wants_toybox = not args.no_controls or args.folder is None
-    clips = []
-    if wants_toybox and args.split == "cameo":
-        clips = cameo_clips(config, args.clips)
-    elif wants_toybox:
-        clips = Toybox(config).clips(range(args.clips))
-    real = controls.real_items(clips)
-    rows: list[Row] = []
-    info: dict[str, Any] = {}
-    if pipeline is not None:
-        sampling = override_sampling(args, pipeline.world.sampling)
-        asked = clips
-        if args.wording == "never_said":
-            asked = [clip.replace(caption=reworded(clip.caption)) for clip in clips]
-        made = sources.generated_items(
-            pipeline,
-            asked,
-            args.out / "clips" / "generated",
-            seeds=args.seeds,
-            first_seed=args.seed,
-            sampling=sampling,
-            progress=not args.quiet,
-            task=args.task,
-        )
-        wording = "" if args.wording == "grammar" else " in words never said"
-        what = f"{args.checkpoint}: {args.task}, {args.clips} captions{wording} x {args.seeds} seeds"
-        rows.append(Row("generated", what, made, len(made)))
-        info = dict(pipeline.info)
-        if args.interventions:
-            changed = sources.intervened_clips(config, args.interventions)
-            made = sources.generated_items(
-                pipeline,
-                changed,
-                args.out / "clips" / "interventions",
-                seeds=1,
-                first_seed=args.seed,
-                sampling=sampling,
-                progress=not args.quiet,
-            )
-            rows.append(
-                Row(
-                    "interventions",
-                    f"{args.interventions} captions, one attribute changed at a time",
-                    made,
-                    len(made),
-                )
-            )
-    elif args.folder is not None:
-        films = sources.find_films(args.folder)
-        items = list(sources.folder_items(films, seconds=args.seconds, shorter_side=args.shorter_side))
-        expected = Expected(args.expect_seconds, args.expect_fps, args.expect_sound)
-        name = args.folder.resolve().name
-        rows.append(Row(name, f"{len(films)} films of {args.folder}", items, len(items), expected))
-    if args.no_controls and rows:
-        return rows, info
-    rows.append(Row("real", f"toybox split {args.split}, as generated by its simulator", real, len(real)))
-    if args.no_controls:
-        return rows, info
-    if codecs is not None:
-        passed = controls.codec_round_trip(real, codecs)
-        rows.append(Row("codec round trip", "real clips encoded and decoded", passed, len(real)))
-    if len(real) > 1:
-        shuffled = controls.shuffled_audio(real)
-        rows.append(
-            Row("shuffled audio", "real clips, each with the sound of another", shuffled, len(shuffled))
-        )
-    if args.split == "cameo" and len(real) > 1:
-        strangers = controls.wrong_enrolment(real)
-        rows.append(Row("wrong enrolment", "real clips beside another person's", strangers, len(strangers)))
-    frozen = controls.frozen_frame(real)
-    rows.append(
-        Row("frozen frame", "real clips that show their middle frame throughout", frozen, len(frozen))
-    )
-    return rows, info
-
-
-def shown_items(rows: list[Row], args: argparse.Namespace) -> dict[str, list[Item]]:
-    """Clips for the page: of the subject, and of what is real."""
-    from sora2.metrics.sources import keep_films
-
-    shown: dict[str, list[Item]] = {}
-    for row in rows:
-        items = listed(row)
-        if row is rows[0] and items and items[0].path:
-            shown[row.name] = [i for i in items if i.clip is not None][: args.show]
-        elif row is rows[0] or row.name in ("real", "codec round trip"):
-            count = args.show if row is rows[0] else min(4, args.show)
-            shown[row.name] = keep_films(items, args.out / "clips" / row.name.replace(" ", "-"), count)
-    return shown
-
-
-def listed(row: Row) -> list[Item]:
-    return row.items if isinstance(row.items, list) else []
-
-
-def find_item(key: str, row: Row, args: argparse.Namespace) -> Item | None:
-    """The clip of a key that can be drawn; None when it could not be read."""
-    found: Iterator[Item] = (i for i in listed(row) if i.key == key and i.clip is not None)
-    return next(found, None)
