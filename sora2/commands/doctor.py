@@ -87,8 +87,12 @@ def attention_choices() -> list[tuple[str, str]]:
     return rows
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog="sora2 doctor", description=__doc__)
+
+
 def main(argv: list[str]) -> int:
-    argparse.ArgumentParser(prog="sora2 doctor", description=__doc__).parse_args(argv)
+    build_parser().parse_args(argv)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     sections = {
         "machine": [

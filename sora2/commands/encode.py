@@ -19,7 +19,7 @@ def optional_folder(value: str) -> Path | None:
     return None if value == "none" else Path(value)
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 encode",
         description="Precompute latents and text embeddings of raw shards. RAW is a folder of shards, "
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     folders = find_shard_folders(args.raw)
     codecs = load_codecs(args.video_codec, args.audio_codec, args.text, args.max_text_tokens)
     codecs.to(args.device)

@@ -28,7 +28,7 @@ Grouped = tuple[tuple[str, ...], Clip]
 
 
 def main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     codecs = load_codecs(args.video_codec, args.audio_codec, text=None).to(args.device)
@@ -111,7 +111,7 @@ def _cost_line(report: dict[str, Any]) -> str:
     return f"Encode and decode of the default clip, the best of 5: {'; '.join(parts)}."
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("sora2 evaluate-codec", description=__doc__)
     p.add_argument("--video-codec", type=Path, default=Path("checkpoints/video_vae"))
     p.add_argument("--audio-codec", type=Path, default=Path("checkpoints/audio_vae"))

@@ -17,7 +17,7 @@ from sora2.data.sidecar import UNKNOWN_LICENCE
 from sora2.media.probe import probe
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 ingest",
         description="Cut every video below FOLDER into shots (PySceneDetect) and clips of one length, filter "
@@ -127,7 +127,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     config = make_config(args)
     there = [args.out / s for s in (TRAIN, VALIDATION) if (args.out / s).exists()]
     if there and not args.overwrite:

@@ -14,7 +14,7 @@ from sora2.data.preview import choose, decode_sample, open_folder, show, summary
 from sora2.data.samples import LATENTS
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 inspect",
         description="Summarise a folder of shards (or of such folders) and decode some clips, through "
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.reindex:
         index = ShardIndex.scan(args.folder)
         index.save()

@@ -25,7 +25,7 @@ EPILOG = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 toybox",
         description="Write shards of the procedural world to OUT/train, OUT/validation and so on. The bytes "
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Flags over the recipe over the defaults."""
-    p = parser()
+    p = build_parser()
     recipe = p.parse_args(argv).recipe
     if recipe is not None:
         p.set_defaults(**read_recipe(recipe, {action.dest for action in p._actions}))
