@@ -50,7 +50,7 @@ def find_compiler() -> str:
 
 
 @functools.cache
-def _cpuinfo() -> str:
+def cpuinfo() -> str:
     """What Linux says of the processor; nothing on other systems."""
     try:
         return Path("/proc/cpuinfo").read_text()
@@ -60,7 +60,7 @@ def _cpuinfo() -> str:
 
 def processor() -> str:
     """What decides which instructions `-march=native` uses."""
-    lines = _cpuinfo().splitlines()
+    lines = cpuinfo().splitlines()
     if not lines:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
@@ -68,7 +68,7 @@ def processor() -> str:
 
 def is_amd() -> bool:
     """Whether the processor is AMD's."""
-    return "AuthenticAMD" in _cpuinfo()
+    return "AuthenticAMD" in cpuinfo()
 
 
 def library_path() -> tuple[Path, list[str]]:
