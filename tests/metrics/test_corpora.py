@@ -93,6 +93,13 @@ def test_the_slope_of_a_response_is_found_within_groups(slope):
     assert found["interval"][0] <= found["slope"] <= found["interval"][1] and found["groups"] == 10
 
 
+def test_single_misread_impacts_do_not_tilt_the_slope():
+    commanded = [0.6, 0.7, 0.85] * 10
+    measured = list(commanded)
+    measured[0], measured[8] = 1.8, 0.0  # one at each end
+    assert response(commanded, measured, [""] * 30)["slope"] == pytest.approx(1, abs=1e-9)
+
+
 def test_a_slope_needs_clips_and_commands():
     with pytest.raises(Unmeasurable, match="6 are needed"):
         response([1, 2], [1, 2], ["a", "b"])

@@ -25,7 +25,9 @@ FEWEST, LEAST_RANGE = 6, 1.2
 def response(commanded: Sequence[float], measured: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
     """Least-squares slope of measured on commanded within groups, with its bootstrap interval over groups.
 
-    Within groups of one clip nothing can be compared, so when all are such, the clips are one group.
+    Where a group has a command several times, the median of what was measured stands for all of them, so that single
+    impacts that were misread do not tilt the line. Within groups of one clip nothing can be compared, so when all are
+    such, the clips are one group.
 
     Raises:
         Unmeasurable: too few clips, or commands too alike.
@@ -37,24 +39,16 @@ def response(commanded: Sequence[float], measured: Sequence[float], groups: Sequ
         raise Unmeasurable("all clips command the same value")
     names = list(groups) if len(set(groups)) < len(groups) else [""] * len(x)
     members = [np.flatnonzero(np.array(names) == g) for g in dict.fromkeys(names)]
-    parts = []
-    for m in members:
-        dx, dy = x[m] - x[m].mean(), y[m] - y[m].mean()
-        parts.append((float(dx @ dy), float(dx @ dx), float(dy @ dy)))
-    table = np.array(parts)  # (groups, 3)
+    table = np.array([_moments(x[m], y[m]) for m in members])  # (groups, 3)
     if table[:, 1].sum() < 1e-12:
         raise Unmeasurable("within groups all clips command the same value")
     xy, xx, yy = table.sum(axis=0)
     rng = np.random.default_rng(0)
     if len(members) > 1:
         draws = table[rng.integers(len(members), size=(1000, len(members)))].sum(axis=1)
-        slopes = draws[:, 0] / np.maximum(draws[:, 1], 1e-12)
     else:
-        index = rng.integers(len(x), size=(1000, len(x)))
-        bx, by = x[index], y[index]
-        bx, by = bx - bx.mean(axis=1, keepdims=True), by - by.mean(axis=1, keepdims=True)
-        slopes = (bx * by).sum(axis=1) / np.maximum((bx**2).sum(axis=1), 1e-12)
-    low, high = np.quantile(slopes, (0.025, 0.975))
+        draws = np.array([_moments(x[i], y[i]) for i in rng.integers(len(x), size=(1000, len(x)))])
+    low, high = np.quantile(draws[:, 0] / np.maximum(draws[:, 1], 1e-12), (0.025, 0.975))
     return {
         "slope": xy / xx,
         "interval": [float(low), float(high)],
@@ -62,6 +56,16 @@ def response(commanded: Sequence[float], measured: Sequence[float], groups: Sequ
         "clips": len(x),
         "groups": len(members),
     }
+
+
+def _moments(x: Array, y: Array) -> tuple[float, float, float]:
+    """Sums of dx dy, dx^2, dy^2 over (n,) pairs, with the median of y at each distinct x in place of each y there."""
+    values, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    in_order = y[np.lexsort((y, place))]
+    first = np.cumsum(counts) - counts
+    middle = (in_order[first + (counts - 1) // 2] + in_order[first + counts // 2]) / 2
+    dx, dy = values - np.average(values, weights=counts), middle - np.average(middle, weights=counts)
+    return float(counts @ (dx * dy)), float(counts @ dx**2), float(counts @ dy**2)
 
 
 def _slope(found: dict[str, Any]) -> MetricValue:
