@@ -27,5 +27,5 @@ def asked_mode(mode: str | None, variable: str, modes: tuple[str, ...], error: t
     """
     asked = os.environ.get(variable, "auto") if mode is None else mode
     if asked not in modes:
-        raise error(f"kernels {asked!r} ({variable}) are unknown: use one of {', '.join(modes)}")
+        raise error(f"kernels {asked!r} are unknown: use one of {', '.join(modes)} ({variable})")
     return asked

@@ -91,7 +91,7 @@ def test_without_a_gpu_they_are_left_away(monkeypatch: pytest.MonkeyPatch) -> No
     assert not takes(here) and "CUDA" in gpu_kernels(here.device).reason
     monkeypatch.setenv("SORA2_GPU_KERNELS", "tritn")
     with pytest.raises(
-        KernelError, match=r"'tritn' \(SORA2_GPU_KERNELS\) are unknown: use one of auto, triton"
+        KernelError, match=r"'tritn' are unknown: use one of auto, triton, plain \(SORA2_GPU_KERNELS\)"
     ):
         use_gpu_kernels()
     with pytest.raises(KernelError, match="cannot run: Triton kernels need a CUDA device"):
