@@ -225,7 +225,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> tuple[Evaluation, Path]:
     worst = [
         (outcome, item)
         for outcome in worst_outcomes(evaluation, subject, 4)
-        if (item := find_item(outcome.key, rows[0], args)) is not None
+        if (item := find_item(outcome.key, rows[0])) is not None
     ]
     settings = {
         "title": f"Evaluation of {subject}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sora2.generate.flags import override_sampling
@@ -118,14 +117,12 @@ def generated_rows(
         "sampling": override_sampling(args, pipeline.world.sampling),
         "progress": not args.quiet,
     }
-    asked, wording = clips, ""
+    wording = ""
     if args.wording == "never_said":
-        asked, wording = (
-            [clip.replace(caption=reworded(clip.caption)) for clip in clips],
-            " in words never said",
-        )
+        wording = " in words never said"
+        clips = [clip.replace(caption=reworded(clip.caption)) for clip in clips]
     place = args.out / "clips"
-    made = generated_items(pipeline, asked, place / "generated", seeds=args.seeds, task=args.task, **common)
+    made = generated_items(pipeline, clips, place / "generated", seeds=args.seeds, task=args.task, **common)
     what = f"{args.checkpoint}: {args.task}, {args.clips} captions{wording} x {args.seeds} seeds"
     rows = [Row("generated", what, made, len(made))]
     if args.interventions:
@@ -192,7 +189,6 @@ def listed(row: Row) -> list[Item]:
     return row.items if isinstance(row.items, list) else []
 
 
-def find_item(key: str, row: Row, args: argparse.Namespace) -> Item | None:
+def find_item(key: str, row: Row) -> Item | None:
     """The clip of a key that can be drawn; None when it could not be read."""
-    found: Iterator[Item] = (i for i in listed(row) if i.key == key and i.clip is not None)
-    return next(found, None)
+    return next((i for i in listed(row) if i.key == key and i.clip is not None), None)
