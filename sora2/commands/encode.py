@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,6 +20,19 @@ def optional_folder(value: str) -> Path | None:
     return None if value == "none" else Path(value)
 
 
+def add_encoding_flags(p: Any) -> None:
+    """The encoders and how they compute: of a parser or a group of flags."""
+    p.add_argument("--video-codec", type=optional_folder, default="checkpoints/video_vae", help=_CODEC_HELP)
+    p.add_argument("--audio-codec", type=optional_folder, default="checkpoints/audio_vae", help=_CODEC_HELP)
+    p.add_argument("--text", default="minilm", help="text encoder: minilm, bytes, or a folder")
+    p.add_argument("--max-text-tokens", type=int, default=24, help="longer captions are cut")
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--device", default="cpu")
+    p.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="arithmetic of the codecs"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="sora2 encode",
@@ -30,16 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("raw", type=Path, help="shards of `sora2 toybox` or `sora2 ingest`")
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--video-codec", type=optional_folder, default="checkpoints/video_vae", help=_CODEC_HELP)
-    p.add_argument("--audio-codec", type=optional_folder, default="checkpoints/audio_vae", help=_CODEC_HELP)
-    p.add_argument("--text", default="minilm", help="text encoder: minilm, bytes, or a folder")
-    p.add_argument("--max-text-tokens", type=int, default=24, help="longer captions are cut")
-    p.add_argument("--batch-size", type=int, default=16)
+    add_encoding_flags(p)
     p.add_argument("--workers", type=int, default=1, help="threads that decode the clips")
-    p.add_argument("--device", default="cpu")
-    p.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="arithmetic of the codecs"
-    )
     p.add_argument(
         "--overwrite", action="store_true", help="encode again where OUT holds latents of other codecs"
     )
@@ -69,11 +75,15 @@ def main(argv: list[str]) -> int:
                 bar.update(done)
     for _, out in pairs:
         print(f"{out}: {len(ShardIndex.load(out))} latent clips")
-        cut = cut_captions(out, build_text_encoder(args.text, args.max_text_tokens + 8))
-        if cut:
-            print(
-                f"  {len(cut)} captions are longer than {args.max_text_tokens} text tokens and lost "
-                "their end "
-                f"({', '.join(cut[:3])}): shorten them, or raise --max-text-tokens and data.max_text_tokens"
-            )
+        tell_cut_captions(out, args)
     return 0
+
+
+def tell_cut_captions(folder: Path, args: argparse.Namespace) -> None:
+    """Print how many captions of a folder of latents lost their end."""
+    cut = cut_captions(folder, build_text_encoder(args.text, args.max_text_tokens + 8))
+    if cut:
+        print(
+            f"  {len(cut)} captions are longer than {args.max_text_tokens} text tokens and lost their end "
+            f"({', '.join(cut[:3])}): shorten them, or raise --max-text-tokens and data.max_text_tokens"
+        )

@@ -7,11 +7,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from tqdm import tqdm
 
+from sora2.commands.encode import add_encoding_flags, tell_cut_captions
 from sora2.config import ConfigError
-from sora2.data.toybox_shards import ToyboxShards, write_toybox
+from sora2.data.toybox_shards import Encoding, ToyboxShards, write_toybox
 from sora2.toybox import SCENES, SPLITS, ToyboxConfig, get_scene, whole_world
 from sora2.toybox.config import CAPTIONS
 from sora2.types import VideoShape
@@ -21,6 +23,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "configs" / "toybox"
 EPILOG = """examples:
   sora2 toybox --out data/shards/toybox --clips 4096 --workers 2            the narrow world: balls in a box
   sora2 toybox --recipe toybox_s --out data/shards/toybox_s --workers 8     20 k clips of the whole world
+  sora2 toybox --latents --clips 65536 --out data/shards/toybox_latents --workers 16 --device cuda      no films
   sora2 toybox --catalogue runs/catalogue                                   see and hear what there is
 """
 
@@ -70,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--crf", type=int, default=8, help="x264 quality of the pictures, 0 best (default 8)")
     p.add_argument("--workers", type=int, default=1, help="processes")
     p.add_argument("--overwrite", action="store_true", help="start again where OUT holds other settings")
+    latents = p.add_argument_group(
+        "latents",
+        "instead of films that `sora2 encode` would read: for training alone, in a fraction of the time",
+    )
+    latents.add_argument("--latents", action="store_true", help="write latents of the clips")
+    add_encoding_flags(latents)
     return p
 
 
@@ -115,12 +124,14 @@ def main(argv: list[str]) -> int:
         return 0
     if not args.any_shape:
         VideoShape(args.frames, args.height, args.width, args.fps)
+    encoding = read_encoding(args) if args.latents else None
     jobs = []
     for split in SPLITS:
         clips = getattr(args, "clips" if split == "train" else f"{split}_clips")
         if clips > 0:
             config = world_config(args, split)
-            jobs.append(ToyboxShards(args.out / split, config, clips, args.shard_size, args.crf))
+            job = ToyboxShards(args.out / split, config, clips, args.shard_size, args.crf, encoding)
+            jobs.append(job)
     for job in jobs:
         check_split(job.config)
     with tqdm(total=sum(j.clips for j in jobs), unit="clip", desc="toybox", dynamic_ncols=True) as bar:
@@ -128,7 +139,21 @@ def main(argv: list[str]) -> int:
             bar.update(done)
     for job in jobs:
         print(f"{job.folder}: {job.clips} clips")
+        if args.latents:
+            tell_cut_captions(job.folder, args)
     return 0
+
+
+def read_encoding(args: argparse.Namespace) -> Encoding:
+    return Encoding(
+        video=args.video_codec,
+        audio=args.audio_codec,
+        text=args.text,
+        text_tokens=args.max_text_tokens,
+        device=args.device,
+        dtype=getattr(torch, args.dtype),
+        batch_size=args.batch_size,
+    )
 
 
 def check_split(config: ToyboxConfig) -> None:

@@ -44,28 +44,25 @@ def geometry(codecs: Codecs) -> dict[str, Any]:
     return found
 
 
-def check_buckets(index: ShardIndex, codecs: Codecs) -> None:
-    """`DataError` before any work when the codecs cannot hold some clips."""
-    for bucket in index.buckets:
-        for name in ("video", "audio"):
-            if getattr(bucket, f"has_{name}") and getattr(codecs, name) is None:
-                raise DataError(f"{index.folder} holds clips with {name}: name a codec with --{name}-codec")
-        if bucket.has_video:
-            try:
-                codecs.video_shape(*bucket.picture, patch_size=1)
-            except ShapeError as error:
-                raise DataError(
-                    f"{index.folder} holds clips of ({bucket}): {error}. Write them again."
-                ) from error
-        if bucket.has_audio:
-            audio: Any = codecs.audio
-            rate, channels = audio.sample_rate, audio.channels
-            if bucket.sound[1:] != (rate, channels):
-                raise DataError(
-                    f"{index.folder} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the audio "
-                    f"codec takes {rate} Hz x {channels}: write the shards with --sample-rate {rate} "
-                    f"--channels {channels}"
-                )
+def check_bucket(bucket: Bucket, codecs: Codecs, where: str) -> None:
+    """`DataError` before any work when the codecs cannot hold the clips of `where` that are of this size."""
+    for name in ("video", "audio"):
+        if getattr(bucket, f"has_{name}") and getattr(codecs, name) is None:
+            raise DataError(f"{where} holds clips with {name}: name a codec with --{name}-codec")
+    if bucket.has_video:
+        try:
+            codecs.video_shape(*bucket.picture, patch_size=1)
+        except ShapeError as error:
+            raise DataError(f"{where} holds clips of ({bucket}): {error}. Write them again.") from error
+    if bucket.has_audio:
+        audio: Any = codecs.audio
+        rate, channels = audio.sample_rate, audio.channels
+        if bucket.sound[1:] != (rate, channels):
+            raise DataError(
+                f"{where} holds sound of {bucket.sample_rate} Hz x {bucket.channels}, the audio "
+                f"codec takes {rate} Hz x {channels}: write the shards with --sample-rate {rate} "
+                f"--channels {channels}"
+            )
 
 
 @torch.no_grad()
@@ -163,7 +160,8 @@ def encode_shards(
         raise DataError(f"{raw} holds latents already; name the folder of the raw shards")
     if Path(raw).resolve() == Path(out).resolve():
         raise DataError(f"--out {out} is the folder of the raw shards: choose another one")
-    check_buckets(index, codecs)
+    for bucket in index.buckets:
+        check_bucket(bucket, codecs, str(index.folder))
     info = {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
     settings = {
         "command": "encode",

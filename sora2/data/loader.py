@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 import psutil
+import torch
 
 from sora2.data.collate import collate_latents, collate_raw
 from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
 from sora2.data.order import SampleOrder, Stream, uniform
 from sora2.data.raw import FOREGROUND, STREAMS
+from sora2.data.resident import ResidentLatents
 from sora2.data.samples import LATENTS, Bucket
 from sora2.data.windows import WindowConfig, cut_windows, is_window_batch, mirror
 from sora2.toybox.foreground import foreground
@@ -58,6 +60,7 @@ class LoaderConfig:
     patch_size: int = 2  # of the transformer (model.patch_size); latent cells per patch side
     max_text_tokens: int = 24  # width of the padded text; 0 pads to the longest of each batch
     cache_in_memory: bool = False  # keep every decoded sample (bf16 latents, uint8 pixels)
+    on_device: bool = False  # all latents in one stack on the device that trains; needs clips of one size
     shuffle_shards: int = 16  # shards mixed at a time; more shuffles better and seeks more
     drop: dict[str, float] = field(default_factory=dict)  # modality -> probability of masking it out
     window: WindowConfig | None = None  # raw clips only: batches of windows cut where things move
@@ -70,8 +73,11 @@ def build_loader(
     codecs_fingerprints: Mapping[str, str] | None = None,
     rank: int = 0,
     world_size: int = 1,
+    device: torch.device | str = "cpu",
 ) -> StatefulLoader:
     """Open the datasets, check them against the config, and return the loader of this rank.
+
+    device: that of the batches of `config.on_device`; others are on the CPU.
 
     `DataError`: a missing or broken index, latents of other codecs than `codecs_fingerprints` ({"video": ...,
     "audio": ..., "text": ...}; None checks nothing), clips without a required stream (counted and named).
@@ -96,9 +102,12 @@ def build_loader(
         raise DataError(
             f"data.streams={list(config.streams)}: {FOREGROUND} needs audio, from which it is made"
         )
+    if config.kind != LATENTS and config.on_device:
+        raise DataError(f"data.on_device=true holds latents, not data.kind={config.kind}: set it to false")
     kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
-    datasets = [kind(d.path, cache_in_memory=config.cache_in_memory) for d in config.datasets]
-    if config.cache_in_memory:
+    cached = config.cache_in_memory and not config.on_device
+    datasets = [kind(d.path, cache_in_memory=cached) for d in config.datasets]
+    if cached:
         _check_memory(sum(d.held_bytes(c.clips) for c, d in zip(config.datasets, datasets, strict=True)))
     for dataset in datasets:
         _check_streams(dataset, config)
@@ -110,7 +119,7 @@ def build_loader(
         raise DataError(
             f"the datasets {paths} were encoded by codecs of different strides; mix only latents of one"
         )
-    return StatefulLoader(datasets, config, rank, world_size)
+    return StatefulLoader(datasets, config, rank, world_size, device)
 
 
 def _check_memory(needed: int) -> None:
@@ -213,6 +222,7 @@ class StatefulLoader:
         config: LoaderConfig,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         if config.batch_size < 1 or not 0 <= rank < world_size:
             raise DataError(f"batch_size={config.batch_size}, rank={rank}, world_size={world_size} cannot be")
@@ -232,13 +242,25 @@ class StatefulLoader:
         self._ahead = 0  # where the next batch to be read starts
         self._pending: deque[Future[Any]] = deque()
         self._pool: ThreadPoolExecutor | None = None
+        self._resident: ResidentLatents | None = None
+        if config.on_device:
+            self._resident = ResidentLatents(
+                self.datasets,
+                [
+                    len(d) if c.clips is None else c.clips
+                    for c, d in zip(config.datasets, datasets, strict=True)
+                ],
+                torch.device(device),
+                patch_size=config.patch_size,
+                max_text_tokens=config.max_text_tokens,
+            )
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         started = time.perf_counter()
-        if self.config.workers == 0:
+        if self.config.workers == 0 or self._resident is not None:  # a gather is queued, not waited for
             batch = self._read(*self._plan())
         else:
             while len(self._pending) < max(1, self.config.prefetch) * self.config.workers:
@@ -263,26 +285,31 @@ class StatefulLoader:
         return batch_start, planned[first : first + self.config.batch_size]
 
     def _read(self, batch_start: int, rows: list[tuple[int, int]]) -> Any:
-        samples = [self.datasets[d][i] for d, i in rows]
         start = batch_start + self.rank * self.config.batch_size
+        if self._resident is not None:
+            return self._resident.batch(rows, self._dropped(start, len(rows)))
+        samples = [self.datasets[d][i] for d, i in rows]
         if self.config.kind != LATENTS:
             clips = self._augment(samples, batch_start, start)
             quiet = None
             if FOREGROUND in self.config.streams:
                 quiet = self._augment([foreground(clip) for clip in samples], batch_start, start)
             return collate_raw(clips, quiet)
-        dropped = {
-            name: uniform(self.config.seed, name, start, len(rows)) < p
-            for name, p in self.config.drop.items()
-            if p > 0
-        }
         return collate_latents(
             samples,
             self.datasets[0].index.geometry,
             patch_size=self.config.patch_size,
             max_text_tokens=self.config.max_text_tokens,
-            dropped=dropped,
+            dropped=self._dropped(start, len(rows)),
         )
+
+    def _dropped(self, start: int, count: int) -> dict[str, np.ndarray]:
+        """Modality -> (count,) bool: the samples from `start` on that go without it."""
+        return {
+            name: uniform(self.config.seed, name, start, count) < p
+            for name, p in self.config.drop.items()
+            if p > 0
+        }
 
     def _augment(self, clips: list[Clip], batch_start: int, start: int) -> list[Clip]:
         config = self.config

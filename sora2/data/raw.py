@@ -25,15 +25,20 @@ def clip_bucket(clip: Clip) -> Bucket:
     )
 
 
-def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
-    """Members of one raw sample. The sound is stored as 16-bit FLAC, so onsets stay where they are."""
+def clip_meta(clip: Clip) -> dict[str, Any]:
+    """KEY.json of a clip that comes from elsewhere than a shard."""
     for name in ("licence", "source"):
         if name not in clip.meta:
             raise DataError(
                 f"clip {clip.key!r} has no {name} in its meta: every clip of a shard keeps its {name}"
             )
-    meta = {**clip.meta, "key": clip.key, "caption": clip.caption, **clip_bucket(clip).fields()}
-    return {"mp4": clip_to_bytes(clip, crf=crf, lossless_audio=True), "json": json_bytes(meta)}
+    return {**clip.meta, "key": clip.key, "caption": clip.caption, **clip_bucket(clip).fields()}
+
+
+def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
+    """Members of one raw sample. The sound is stored as 16-bit FLAC, so onsets stay where they are."""
+    meta = json_bytes(clip_meta(clip))
+    return {"mp4": clip_to_bytes(clip, crf=crf, lossless_audio=True), "json": meta}
 
 
 #: The streams of a clip.

@@ -2,31 +2,81 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from sora2.codecs import Codecs, load_codecs
+from sora2.data.encode import check_bucket, encode_batch, geometry
 from sora2.data.errors import DataError
 from sora2.data.index import ShardEntry, ShardIndex, scan_shard
 from sora2.data.parallel import run_tasks
-from sora2.data.raw import pack_clip
+from sora2.data.raw import clip_bucket, clip_meta, pack_clip
+from sora2.data.samples import pack_latents
 from sora2.data.shards import begin_job, shard_name, write_shard
 from sora2.toybox import Toybox, ToyboxConfig
+from sora2.types import Clip
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The encoders of clips that are written as latents, and where they compute; each process loads its own."""
+
+    video: Path | None = Path("checkpoints/video_vae")
+    audio: Path | None = Path("checkpoints/audio_vae")
+    text: str = "minilm"
+    text_tokens: int = 24
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 16
+
+    def codecs(self) -> Codecs:
+        """On their device; loaded once per process."""
+        return _loaded(self)
+
+    def info(self) -> dict[str, Any]:
+        """What KEY.json of a latent sample says of them."""
+        return _info(self)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(encoding: Encoding) -> Codecs:
+    return load_codecs(encoding.video, encoding.audio, encoding.text, encoding.text_tokens).to(
+        encoding.device
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _info(encoding: Encoding) -> dict[str, Any]:
+    codecs = encoding.codecs()
+    return {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
 
 
 @dataclass(frozen=True)
 class ToyboxShards:
-    """Clips 0 ... clips - 1 of a world, `shard_size` to a shard, in `folder`."""
+    """Clips 0 ... clips - 1 of a world, `shard_size` to a shard, in `folder`: films, or with an `encoding` latents.
+
+    Latents written here are of the very pixels and sound; those of `sora2 encode` are of the films, of quality `crf`.
+    """
 
     folder: Path
     config: ToyboxConfig
     clips: int
     shard_size: int = 128
     crf: int = 8
+    encoding: Encoding | None = None
 
     def settings(self) -> dict[str, object]:
         """What shapes the bytes of a shard. `clips` is not among them: a world can grow."""
-        return {"command": "toybox", **asdict(self.config), "shard_size": self.shard_size, "crf": self.crf}
+        what = {"command": "toybox", **asdict(self.config), "shard_size": self.shard_size}
+        if self.encoding is None:
+            return {**what, "crf": self.crf}
+        dtype = str(self.encoding.dtype).removeprefix("torch.")
+        return {**what, "latents": True, "dtype": dtype, **self.encoding.info()}
 
 
 @dataclass(frozen=True)
@@ -36,20 +86,40 @@ class _Task:
     first: int
     count: int
     crf: int
+    encoding: Encoding | None
 
 
 def _write(task: _Task) -> tuple[Path, ShardEntry]:
     clips = Toybox(task.config).clips(range(task.first, task.first + task.count))
-    samples = [(clip.key, pack_clip(clip, crf=task.crf)) for clip in clips]
+    samples: list[tuple[str, dict[str, bytes]]]
+    if task.encoding is None:
+        samples = [(clip.key, pack_clip(clip, crf=task.crf)) for clip in clips]
+    else:
+        samples = pack_encoded(clips, task.encoding)
     return task.path.parent, write_shard(task.path, samples)
+
+
+def pack_encoded(clips: Sequence[Clip], encoding: Encoding) -> list[tuple[str, dict[str, bytes]]]:
+    """Key and members of the latent sample of each clip; the clips are of one size."""
+    codecs, info = encoding.codecs(), encoding.info()
+    samples: list[tuple[str, dict[str, bytes]]] = []
+    for first in range(0, len(clips), encoding.batch_size):
+        batch = list(clips[first : first + encoding.batch_size])
+        encoded = encode_batch(batch, codecs, torch.device(encoding.device), encoding.dtype)
+        for clip, latents in zip(batch, encoded, strict=True):
+            samples.append((clip.key, pack_latents(latents, {**clip_meta(clip), **info})))
+    return samples
 
 
 def write_toybox(jobs: Sequence[ToyboxShards], *, workers: int = 1, overwrite: bool = False) -> Iterator[int]:
     """Write the missing shards, then the indexes; yields the number of clips of each shard once it is there.
 
     Run again after an interruption it keeps the whole shards. `DataError` when a folder holds another world,
-    or more clips than are asked for.
+    or more clips than are asked for, and when the codecs cannot hold the clips.
     """
+    for job in jobs:
+        if job.encoding is not None:
+            check_bucket(clip_bucket(Toybox(job.config).clip(0)), job.encoding.codecs(), str(job.folder))
     entries: dict[Path, list[ShardEntry]] = {}
     missing: list[_Task] = []
     for job in jobs:
@@ -62,6 +132,7 @@ def write_toybox(jobs: Sequence[ToyboxShards], *, workers: int = 1, overwrite: b
                 first=first,
                 count=min(job.shard_size, job.clips - first),
                 crf=job.crf,
+                encoding=job.encoding,
             )
             path = there.pop(task.path.name, None)
             entry = None if path is None else scan_shard(path)

@@ -41,7 +41,13 @@ class TrainingData(L.LightningDataModule):
     def train_dataloader(self) -> _Stream:
         trainer = self.trainer
         assert trainer is not None
-        self.loader = build_loader(self.config, self.fingerprints, trainer.global_rank, trainer.world_size)
+        self.loader = build_loader(
+            self.config,
+            self.fingerprints,
+            trainer.global_rank,
+            trainer.world_size,
+            trainer.strategy.root_device,
+        )
         if self._saved_state is not None:
             self.loader.load_state_dict(self._saved_state)
         return _Stream(self.loader)

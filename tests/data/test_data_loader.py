@@ -195,6 +195,31 @@ def test_the_cache_gives_the_same_batches(latents):
             assert torch.equal(a.video.latent, b.video.latent) and torch.equal(a.text.latent, b.text.latent)
 
 
+def test_latents_on_the_device_give_the_same_batches(latents, mixed):
+    """Two datasets, one in part, with text dropped, after a resume."""
+    changes = {
+        "drop": {"text": 0.3},
+        "datasets": (DatasetConfig(str(latents)), DatasetConfig(str(latents), 2.0, 20)),
+    }
+    plain = build_loader(config(latents, **changes))
+    resident = build_loader(config(latents, **changes, on_device=True, workers=3))
+    with plain, resident:
+        for step in range(30):
+            if step == 15:
+                resident.load_state_dict(plain.state_dict())
+            a, b = next(plain), next(resident)
+            assert (a.keys, a.captions, a.video_shape) == (b.keys, b.captions, b.video_shape)
+            assert a.modalities().keys() == b.modalities().keys() == {"text", "video", "audio"}
+            for name, m in a.modalities().items():
+                other = getattr(b, name)
+                for part in ("latent", "positions", "noise_level", "mask"):
+                    assert torch.equal(getattr(m, part), getattr(other, part)), (step, name, part)
+    with pytest.raises(DataError, match=r"clips of one size .*5x32x32.*5x48x48.*data.on_device=false"):
+        build_loader(config(mixed, on_device=True))
+    with pytest.raises(DataError, match=r"data.max_text_tokens"):
+        build_loader(config(latents, on_device=True, max_text_tokens=0))
+
+
 def test_a_cache_larger_than_the_memory_is_refused_before_it_fills(raw, latents, monkeypatch):
     """What is announced is what decoded samples take; half of a set takes half."""
     clips = RawDataset(raw)
@@ -232,6 +257,8 @@ def test_captions_longer_than_the_config_are_refused(latents):
 def test_raw_batches_hold_pixels_and_sound(raw):
     with pytest.raises(DataError, match="2 of 10 clips"):
         build_loader(config(raw, kind="raw"))
+    with pytest.raises(DataError, match=r"data.on_device=true holds latents, not data.kind=raw"):
+        build_loader(config(raw, kind="raw", on_device=True))
     with build_loader(
         config(raw, kind="raw", require_audio=False, cache_in_memory=True, workers=2)
     ) as loader:

@@ -10,10 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
+from sora2.codecs import load_codecs
 from sora2.commands import toybox
 from sora2.config import ConfigError
 from sora2.data import DataError, RawDataset
+from sora2.data.datasets import LatentDataset
+from sora2.data.encode import encode_batch
 from sora2.media import read_clip
 from sora2.toybox import CAMERAS, LIGHTS, STYLES, Toybox, ToyboxConfig, whole_world
 from sora2.train.compose import compose_config
@@ -51,6 +55,28 @@ def test_shards_hold_the_clips_of_the_world_with_exact_sound(whole):
 
 def test_two_workers_write_the_same_bytes(whole, tmp_path):
     assert contents(run(tmp_path / "two", "--clips", "8", "--workers", "2")) == contents(whole)
+
+
+def test_latents_are_those_of_the_very_clips_whoever_writes_them(tmp_path):
+    flags = ["--clips", "8", "--latents", "--text", "bytes", "--batch-size", "2"]
+    one = run(tmp_path / "one", *flags)
+    assert contents(run(tmp_path / "two", *flags, "--workers", "2")) == contents(one)
+    dataset, world = LatentDataset(one / "train"), Toybox(ToyboxConfig(frames=5, height=32, width=32))
+    codecs = load_codecs("checkpoints/video_vae", "checkpoints/audio_vae", "bytes", 24)
+    assert len(dataset) == 8 and dataset.index.fingerprints == codecs.fingerprints()
+    clips = [world.clip(i) for i in (2, 7)]
+    found = encode_batch(clips, codecs, torch.device("cpu"), torch.float32)
+    for clip, latents, index in zip(clips, found, (2, 7), strict=True):
+        stored = dataset[index]
+        assert (stored.key, stored.caption) == (clip.key, clip.caption)
+        assert dataset.meta(index)["truth"] == clip.meta["truth"]
+        for name in ("video", "audio", "text"):
+            difference = getattr(stored, name).float() - latents[name]
+            assert difference.abs().max() <= 0.01 * latents[name].abs().max()
+    with pytest.raises(DataError, match=r"24000 Hz x 2, the audio codec takes 16000 Hz x 2"):
+        run(tmp_path / "rate", *flags, "--sample-rate", "24000")
+    with pytest.raises(DataError, match=r"crf: None -> 8.*latents: True -> None"):
+        run(one, "--clips", "8")
 
 
 def test_a_killed_run_is_finished_to_the_same_bytes(whole, tmp_path):

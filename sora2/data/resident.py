@@ -1,0 +1,120 @@
+"""All latents of a run in one stack on the device that trains: a batch is one gather, not a walk over samples.
+
+A card that takes thousands of clips a second would wait for threads that stack them one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sora2.data.collate import collate_latents
+from sora2.data.datasets import LatentDataset
+from sora2.data.errors import DataError
+from sora2.data.parallel import map_ahead
+from sora2.types import Batch, Modality
+
+#: Samples that are stacked at once when the datasets are read, and threads that read.
+CHUNK, READERS = 512, 4
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """One modality of all samples: tokens (n, N, C) as stored, bfloat16, with the parts that every batch shares."""
+
+    tokens: Tensor
+    positions: Tensor  # (N, 3)
+    mask: Tensor  # (n, N)
+
+
+class ResidentLatents:
+    """`batch(rows)` is `collate_latents` of those samples of all datasets, row i of dataset d being `first[d] + i`.
+
+    Raises:
+        DataError: the clips are of several sizes, or some lack a stream.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[LatentDataset],
+        clips: Sequence[int],
+        device: torch.device,
+        *,
+        patch_size: int,
+        max_text_tokens: int,
+    ) -> None:
+        self.device = device
+        buckets = {b for d in datasets for b in d.index.buckets}
+        if len(buckets) > 1 or not all(b.has_video and b.has_audio for b in buckets):
+            raise DataError(
+                f"data.on_device=true needs clips of one size with pictures and sound, got "
+                f"{'; '.join(sorted(map(str, buckets)))}: set data.on_device=false"
+            )
+        if not max_text_tokens:
+            raise DataError(
+                "data.on_device=true needs a fixed width of the text: set data.max_text_tokens, or data.on_device=false"
+            )
+        self.first = np.concatenate([[0], np.cumsum(clips)[:-1]])
+        self.keys: list[str] = []
+        self.captions: list[str] = []
+        self._stacks: dict[str, _Stack] = {}
+        self._shapes: dict[str, Any] = {}
+        geometry = datasets[0].index.geometry
+        parts = [
+            (dataset, range(start, min(start + CHUNK, count)))
+            for dataset, count in zip(datasets, clips, strict=True)
+            for start in range(0, count, CHUNK)
+        ]
+
+        def read(part: tuple[LatentDataset, range]) -> Batch:
+            samples = [part[0][i] for i in part[1]]
+            return collate_latents(samples, geometry, patch_size=patch_size, max_text_tokens=max_text_tokens)
+
+        at, total = 0, int(sum(clips))
+        for batch in map_ahead(read, parts, READERS):
+            self._take(batch, at, total)
+            at += batch.size
+
+    def _take(self, part: Batch, at: int, total: int) -> None:
+        """Put a collated part behind those before it."""
+        for name, m in part.modalities().items():
+            if name not in self._stacks:
+                n, c = m.latent.shape[1:]
+                self._stacks[name] = _Stack(
+                    torch.zeros(total, n, c, dtype=torch.bfloat16, device=self.device),
+                    m.positions[0].to(self.device),
+                    torch.zeros(total, n, dtype=torch.bool, device=self.device),
+                )
+            stack = self._stacks[name]
+            stack.tokens[at : at + part.size] = m.latent.to(self.device, torch.bfloat16)
+            stack.mask[at : at + part.size] = m.mask.to(self.device)
+        self._shapes = {"video_shape": part.video_shape, "audio_shape": part.audio_shape}
+        self.keys += part.keys
+        self.captions += part.captions
+
+    def batch(self, rows: Sequence[tuple[int, int]], dropped: Mapping[str, np.ndarray]) -> Batch:
+        """Clean tokens, float32 on the device, of (dataset, sample) each."""
+        numbers = [int(self.first[d]) + i for d, i in rows]
+        index = torch.tensor(numbers).to(self.device, non_blocking=True)
+        found = {name: self._gather(stack, index) for name, stack in self._stacks.items()}
+        for name, drop in dropped.items():
+            keep = torch.from_numpy(~drop).to(self.device, non_blocking=True)
+            m = found[name]
+            found[name] = m.replace(latent=m.latent * keep[:, None, None], mask=m.mask & keep[:, None])
+        return Batch(
+            **found,
+            **self._shapes,
+            keys=tuple(self.keys[i] for i in numbers),
+            captions=tuple(self.captions[i] for i in numbers),
+        )
+
+    def _gather(self, stack: _Stack, index: Tensor) -> Modality:
+        mask = stack.mask.index_select(0, index)  # (B, N)
+        positions = stack.positions.expand(len(index), -1, 3)
+        level = torch.zeros(mask.shape, device=self.device)
+        return Modality(stack.tokens.index_select(0, index).float(), positions, level, mask)
