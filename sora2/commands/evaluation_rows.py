@@ -84,8 +84,9 @@ def toybox_config(args: argparse.Namespace, pipeline: Pipeline | Cascade | None)
     from sora2.toybox import ToyboxConfig, whole_world
 
     make = whole_world if args.world == "whole" else ToyboxConfig
-    scenes = {} if args.scenes is None else {"scenes": tuple(args.scenes.split(","))}
-    config = make(seed=args.toybox_seed, split=args.split, **scenes)
+    asked = {} if args.scenes is None else {"scenes": tuple(args.scenes.split(","))}
+    asked |= {} if args.caption is None else {"caption": args.caption}
+    config = make(seed=args.toybox_seed, split=args.split, **asked)
     if pipeline is None:
         return config
     world = pipeline.world
