@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from sora2.kernels.triton.gates import (
     GATES,
@@ -66,11 +67,12 @@ def run_jobs(
 ) -> Iterator[Report]:
     """Every job in a process of its own, `processes` at a time; reports as they come. Who has no answer after
     `seconds` is ended and counts as failed."""
-    context = multiprocessing.get_context(start)
+    context: Any = multiprocessing.get_context(start)
     if start == "forkserver":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks the driver nothing that a fork would break
         context.set_forkserver_preload(["gpu_jobs", "gpu_attention", "gpu_tokens", "triton"])
-    waiting, running = list(jobs), {}
+    waiting = list(jobs)
+    running: dict[Connection, tuple[Job, BaseProcess, float]] = {}
     while waiting or running:
         while waiting and len(running) < processes:
             job = waiting.pop(0)

@@ -62,7 +62,7 @@ class Machine:
                 return None
 
         for name in calls:
-            rounds[name] = self._warm_up(functools.partial(once, name))
+            times[name], rounds[name] = self._warm_up(functools.partial(once, name))
         for i in range(max(rounds.values(), default=0)):
             for name in calls:
                 if name not in found and i < rounds[name]:
@@ -70,20 +70,21 @@ class Machine:
         self.host = {n: statistics.median(t[1] for t in times[n]) for n in calls if n not in found}
         return {n: found[n] if n in found else statistics.median(t[0] for t in times[n]) for n in calls}
 
-    def _warm_up(self, once: Callable[[int], tuple[float, float] | None]) -> int:
-        """Compilation, and clocks up; returns how many rounds are to follow."""
-        if self.dry:
-            return 0 if once(0) is None else 1
+    def _warm_up(
+        self, once: Callable[[int], tuple[float, float] | None]
+    ) -> tuple[list[tuple[float, float]], int]:
+        """Compilation, and clocks up; returns times that count already and how many rounds are to follow."""
         last = once(0)
-        if last is not None and last[0] > SLOW:  # it was compiled, or is as slow as that
+        if last is not None and last[0] > SLOW and not self.dry:  # it was compiled, or is as slow as that
             last = once(1)
             if last is not None and last[0] > SLOW:
-                return SLOW_ROUNDS
-        for i in range(2):
+                return [last], SLOW_ROUNDS - 1
+        for i in range(0 if self.dry else 2):
             last = last and once(i)
         if last is None:
-            return 0
-        return min(max(int(1000 * self.budget / max(last[0], 1e-3)), ROUNDS[0]), ROUNDS[1])
+            return [], 0
+        most = 1 if self.dry else ROUNDS[1]
+        return [], min(max(int(1000 * self.budget / max(last[0], 1e-3)), ROUNDS[0]), most)
 
     def _once(self, call: Callable[[int], Any], i: int, head_start: bool) -> tuple[float, float]:
         """Milliseconds of the device and of the host."""

@@ -311,7 +311,7 @@ def bulk_copies_change_nothing(bench: Bench) -> None:
         dq = launch.query_gradient(grad, None, q, k, v, out, lse, delta, problem, cuts["query_gradient"])
         dk, dv = launch.key_gradient(grad, q, k, v, lse, delta, problem, cuts["key_gradient"])
         answers.append([out, lse, dq, dk, dv])
-    _same_bits(*answers, "with bulk copies")
+    _same_bits(answers[0], answers[1], "with bulk copies")
 
 
 def numerical_gradients(bench: Bench) -> None:
@@ -373,7 +373,7 @@ def any_strides(bench: Bench) -> None:
     grad_out = torch.ones((), device=bench.device).expand(inputs[0].shape)
     grad_lse = torch.zeros(inputs[0].shape[:3], device=bench.device)
     results = [kernel_gradients(q, k, v, pattern, grad_out, grad_lse) for q, k, v in (inputs, turned)]
-    _same_bits(*results, "token-major memory")
+    _same_bits(results[0], results[1], "token-major memory")
 
 
 GATES: tuple[Callable[[Bench], None], ...] = (
