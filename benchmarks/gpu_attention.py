@@ -151,8 +151,8 @@ def contenders(
     if sum(shape.lengths) <= LONG:
         calls |= {"flash, dense": dense_call(SDPBackend.FLASH_ATTENTION), "xformers, dense": xformers_call}
     if len(shape.samples) > 1:
-        for name in ("cudnn", "flash"):
-            calls[f"{name}, sample by sample"] = one_by_one(calls[f"{name}, dense"], shape.lengths)
+        for name, kernel in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
+            calls[f"{name}, sample by sample"] = one_by_one(dense_call(kernel), shape.lengths)
     return calls, prepare
 
 
