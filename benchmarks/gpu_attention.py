@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_machine import Machine, number
+from gpu_machine import Machine
 from gpu_shapes import Shape, allowed_pairs, executed_pairs
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,29 +20,83 @@ from sora2.kernels.triton.blocks import blocks
 
 #: Matrix products per pair of tokens, of 2 * D operations each.
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS, SPLIT_BACKWARD_PRODUCTS = 2, 5, 7
-#: Tokens beyond which there is memory for one set of inputs and one graph.
+#: Tokens beyond which there is memory for one set of inputs and one graph, and time for one dense peer.
 LONG = 100_000
+#: Tokens of FlexAttention's blocks.
+FLEX_BLOCK = 128
 
 
 def flex_mask(pattern: TilePattern, device: torch.device) -> Any:
-    """FlexAttention's block mask of a pattern with one group of lists, computed by its compiled builder."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    """FlexAttention's block mask of a pattern with one group of lists, from the lists: exact, and without asking the
+    rule for every pair of tokens, as PyTorch's builder does, which takes seconds or all memory at 60 s."""
+    from torch.nn.attention.flex_attention import BlockMask
 
     matrix = pattern.matrix()[0].to(device)
     of_query, of_key = pattern.queries.of_token().to(device), pattern.keys.of_token().to(device)
-    if pattern.query_rank is None or pattern.key_rank is None:
+    ranked = pattern.query_rank is not None and pattern.key_rank is not None
+    query_rank, key_rank = (
+        (rank[0] if ranked else torch.zeros_like(owner)).to(device)
+        for rank, owner in ((pattern.query_rank, of_query), (pattern.key_rank, of_key))
+    )
 
-        def allowed(b: Any, h: Any, q: Any, k: Any) -> Tensor:
-            return matrix[of_query[q], of_key[k]]
+    def allowed(b: Any, h: Any, q: Any, k: Any) -> Tensor:
+        return matrix[of_query[q], of_key[k]]
 
-    else:
-        query_rank, key_rank = pattern.query_rank[0].to(device), pattern.key_rank[0].to(device)
+    def allowed_by_rank(b: Any, h: Any, q: Any, k: Any) -> Tensor:
+        return matrix[of_query[q], of_key[k]] & (key_rank[k] <= query_rank[q])
 
-        def allowed(b: Any, h: Any, q: Any, k: Any) -> Tensor:
-            return matrix[of_query[q], of_key[k]] & (key_rank[k] <= query_rank[q])
+    seen, full = _blocks(matrix, of_query, of_key, query_rank, key_rank)
+    return BlockMask.from_kv_blocks(
+        *_ordered(seen & ~full),
+        *_ordered(full),
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=allowed_by_rank if ranked else allowed,
+        seq_lengths=(len(of_query), len(of_key)),
+    )
 
-    n, m = pattern.queries.tokens, pattern.keys.tokens
-    return create_block_mask(allowed, None, None, n, m, device=str(device), BLOCK_SIZE=128, _compile=True)
+
+def _blocks(
+    matrix: Tensor, of_query: Tensor, of_key: Tensor, query_rank: Tensor, key_rank: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(query blocks, key blocks) bool each: some pair of tokens is allowed; all are, in blocks that are whole."""
+    (qt, qb, q_low, q_high), (kt, kb, k_low, k_high) = (
+        _fragments(owner, rank) for owner, rank in ((of_query, query_rank), (of_key, key_rank))
+    )
+    listed = matrix[qt][:, kt]
+    some, all_ = listed & (k_low <= q_high[:, None]), listed & (k_high <= q_low[:, None])
+    n, m = int(qb[-1]) + 1, int(kb[-1]) + 1
+
+    def within_blocks(found: Tensor) -> Tensor:
+        rows = torch.zeros(n, len(kb), device=found.device).index_add_(0, qb, found.float())
+        return torch.zeros(n, m, device=found.device).index_add_(1, kb, rows) > 0
+
+    full = ~within_blocks(~all_)
+    if len(of_query) % FLEX_BLOCK:
+        full[-1] = False
+    if len(of_key) % FLEX_BLOCK:
+        full[:, -1] = False
+    return within_blocks(some), full
+
+
+def _fragments(owner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tile, block, smallest and largest rank of each run of tokens that lies in one tile and one block."""
+    token = torch.arange(len(owner), device=owner.device)
+    block = token // FLEX_BLOCK
+    first = torch.ones_like(token, dtype=torch.bool)
+    first[1:] = (owner.diff() != 0) | (block.diff() != 0)
+    of_token = first.cumsum(0) - 1
+    at = first.nonzero().flatten()
+    low, high = (
+        rank.new_zeros(len(at)).scatter_reduce(0, of_token, rank, how, include_self=False)
+        for how in ("amin", "amax")
+    )
+    return owner[at], block[at], low, high
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Count and indices of each row's blocks, (1, 1, n) and (1, 1, n, m) int32; those that are not meant follow."""
+    order = (~blocks).to(torch.int8).argsort(dim=1, stable=True)
+    return blocks.sum(1).int()[None, None], order.int()[None, None].contiguous()
 
 
 @functools.cache
@@ -86,67 +140,87 @@ def contenders(
     prepare: dict[str, Callable[[int], Any]] = {"ours": lambda i: KernelPattern._made(there, machine.device)}
     if machine.dry:
         return calls | {"sdpa": dense_call(SDPBackend.MATH)}, prepare
-    calls |= {
-        "cudnn, dense": dense_call(SDPBackend.CUDNN_ATTENTION),
-        "flash, dense": dense_call(SDPBackend.FLASH_ATTENTION),
-        "xformers, dense": xformers_call,
-    }
-    if len(shape.samples) > 1:
-        for name in ("cudnn", "flash"):
-            calls[f"{name}, sample by sample"] = one_by_one(calls[f"{name}, dense"], shape.lengths)
-    prepare["flex"] = lambda i: flex_mask(there, machine.device)
     try:
         mask = flex_mask(there, machine.device)
         calls["flex"] = lambda q, k, v: compiled_flex()(q, k, v, block_mask=mask)
+        prepare["flex"] = lambda i: flex_mask(there, machine.device)
     except Exception as error:  # out of memory, say: the row will carry the reason
-        reason = f"block mask: {type(error).__name__}: {error}"
-
-        def fails(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            raise RuntimeError(reason)
-
-        calls["flex"] = fails
-        del prepare["flex"]
+        calls["flex"] = failing(f"block mask: {type(error).__name__}: {error}")
         machine.free()
+    calls["cudnn, dense"] = dense_call(SDPBackend.CUDNN_ATTENTION)
+    if sum(shape.lengths) <= LONG:
+        calls |= {"flash, dense": dense_call(SDPBackend.FLASH_ATTENTION), "xformers, dense": xformers_call}
+    if len(shape.samples) > 1:
+        for name, kernel in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
+            calls[f"{name}, sample by sample"] = one_by_one(dense_call(kernel), shape.lengths)
     return calls, prepare
+
+
+def failing(reason: str) -> Callable[..., Tensor]:
+    """A contender that cannot run."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise RuntimeError(reason)
+
+    return call
+
+
+def draw_inputs(machine: Machine, shape: Shape, sets: int) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Sets of random q, k and v, and of gradients of the output."""
+    generator = torch.Generator(machine.device).manual_seed(0)
+    size = (1, shape.heads, sum(shape.lengths), shape.head)
+
+    def draw() -> Tensor:
+        return torch.randn(size, generator=generator, device=machine.device, dtype=machine.dtype)
+
+    return [[draw().requires_grad_() for _ in range(3)] for _ in range(sets)], [draw() for _ in range(sets)]
+
+
+def warm(shape: Shape) -> None:
+    """Compile what a shape's contenders need into the caches on disk: ours and FlexAttention, both ways."""
+    machine = Machine(dry=False)
+    inputs, grads = draw_inputs(machine, shape, 1)
+    calls, _ = contenders(machine, shape, shape.pattern(machine.tile))
+    for name in ("ours", "flex"):
+        torch.autograd.grad(calls[name](*inputs[0]), inputs[0], grads[0], retain_graph=True)
+    torch.cuda.synchronize()
 
 
 def bench_shape(machine: Machine, shape: Shape, ceiling: float) -> dict[str, Any]:
     """Times of every contender on one shape."""
     torch._dynamo.reset()
-    start = time.perf_counter()
+    begun = start = time.perf_counter()
     pattern = shape.pattern(machine.tile)
     host = 1000 * (time.perf_counter() - start)
     n = pattern.queries.tokens
     sets = 1 if n > LONG else 3
-    generator = torch.Generator(machine.device).manual_seed(0)
-    size = (1, shape.heads, n, shape.head)
-
-    def draw() -> Tensor:
-        return torch.randn(size, generator=generator, device=machine.device).to(machine.dtype)
-
-    inputs = [[draw().requires_grad_() for _ in range(3)] for _ in range(sets)]
-    grads = [draw() for _ in range(sets)]
+    inputs, grads = draw_inputs(machine, shape, sets)
     calls, prepare = contenders(machine, shape, pattern)
     agreement = compare(calls, inputs[0], grads[0], [c for c in ("flex", "sdpa") if c in calls], shape)
-
-    with torch.no_grad():
-        forward = machine.measure({c: lambda i, f=f: f(*inputs[i % sets]) for c, f in calls.items()})
+    # Long: one contender and one graph at a time, for memory, ours first, should a peer break the process.
+    groups = [list(calls)] if n <= LONG else [[name] for name in calls]
     kept: dict[str, Tensor] = {}
 
     def backward(name: str, i: int) -> None:
         torch.autograd.grad(kept[name], inputs[0], grads[i % sets], retain_graph=True)
 
-    backward_times: dict[str, float | str] = {}
-    runnable = [name for name in calls if not isinstance(forward[name], str)]
-    backward_times |= {name: forward[name] for name in calls if name not in runnable}
-    for group in (
-        [runnable] if n <= LONG else [[name] for name in runnable]
-    ):  # long: one graph at a time, for memory
-        kept.update({name: calls[name](*inputs[0]) for name in group})
-        backward_times |= machine.measure({name: functools.partial(backward, name) for name in group})
+    times: dict[str, dict[str, float | str]] = {"forward": {}, "backward": {}}
+    host: dict[str, dict[str, float]] = {"forward": {}, "backward": {}}
+    for group in groups:
+        # With gradients on, as in training: each contender stores its log-sum-exp, and Flex compiles one graph.
+        times["forward"] |= machine.measure({c: lambda i, f=calls[c]: f(*inputs[i % sets]) for c in group})
+        host["forward"] |= machine.host
+        ran = [name for name in group if not isinstance(times["forward"][name], str)]
+        try:
+            kept.update({name: calls[name](*inputs[0]) for name in ran})
+            times["backward"] |= machine.measure({name: functools.partial(backward, name) for name in ran})
+            host["backward"] |= machine.host
+        except Exception as error:
+            times["backward"] |= dict.fromkeys(ran, f"{type(error).__name__}: {error}"[:300])
+        times["backward"] |= {name: times["forward"][name] for name in group if name not in ran}
         kept.clear()
         machine.free()
-    prepared = machine.measure(prepare)
+    prepared = machine.measure(prepare, head_start=False)
     flops = 2.0 * shape.heads * shape.head
     useful = allowed_pairs(pattern)
     dense = pattern.queries.tokens * pattern.keys.tokens
@@ -163,17 +237,20 @@ def bench_shape(machine: Machine, shape: Shape, ceiling: float) -> dict[str, Any
             pairs = dense if "dense" in name or name == "sdpa" else by_sample if "sample" in name else useful
             computed, products = [pairs, pairs], BACKWARD_PRODUCTS
         row: dict[str, Any] = {"name": name}
-        for phase, ms, count, work in (
-            ("forward", forward[name], FORWARD_PRODUCTS, computed[0] * FORWARD_PRODUCTS),
-            ("backward", backward_times[name], BACKWARD_PRODUCTS, computed[1] * products),
+        preparation = prepared.get(name, 0.0)
+        preparation = float("nan") if isinstance(preparation, str) else preparation
+        for phase, count, work in (
+            ("forward", FORWARD_PRODUCTS, computed[0] * FORWARD_PRODUCTS),
+            ("backward", BACKWARD_PRODUCTS, computed[1] * products),
         ):
+            ms = times[phase][name]
             if isinstance(ms, str):
                 row[phase] = {"error": ms}
                 continue
             row[phase] = {
                 "ms": ms,
-                "all_in_ms": ms
-                + (number(prepared[name]) if name in prepared and phase == "forward" else 0.0),
+                "host_ms": host[phase][name],
+                "all_in_ms": ms + (preparation if phase == "forward" else 0.0),
                 "useful_tflops": flops * useful * count / ms / 1e9,
                 "executed_tflops": flops * work / ms / 1e9,
                 "useful_share": flops * useful * count / ms / 1e9 / ceiling,
@@ -189,6 +266,7 @@ def bench_shape(machine: Machine, shape: Shape, ceiling: float) -> dict[str, Any
         "list_bytes": pattern.list_bytes,
         "host_pattern_ms": host,
         "preparation_ms": prepared,
+        "seconds": time.perf_counter() - begun,
         "agreement": agreement,
         "rows": rows,
     }
@@ -220,7 +298,7 @@ def compare(
             theirs = [out.detach(), *torch.autograd.grad(out, inputs, grad)]
             del out
             found[peer] = {
-                name: float((a.float() - b.float()).norm() / b.float().norm())
+                name: float((a - b).norm(dtype=torch.float32) / b.norm(dtype=torch.float32))
                 for name, a, b in zip(("out", "dq", "dk", "dv"), ours, theirs, strict=True)
             }
         except Exception as error:
@@ -230,17 +308,21 @@ def compare(
 
 def show(result: dict[str, Any]) -> None:
     """One shape as a table, milliseconds first."""
-    print(f"\n{result['shape']}: {result['tokens']} tokens, density {result['density']:.3f}")
+    print(
+        f"\n{result['shape']}: {result['tokens']} tokens, density {result['density']:.3f} "
+        f"(measured in {result['seconds']:.0f} s)"
+    )
     print(f"  preparation ms {result['preparation_ms']}; against peers {result['agreement']}")
     for row in result["rows"]:
         text = f"  {row['name']:26}"
         for phase in ("forward", "backward"):
             r = row[phase]
             if "error" in r:
-                text += f" {phase}: {r['error'][:60]}"
+                text += f" {phase}: {r['error'][:90]}"
                 continue
             text += (
-                f" {phase} {r['ms']:9.3f} ms (all-in {r['all_in_ms']:9.3f}), useful {r['useful_tflops']:7.1f}, "
+                f" {phase} {r['ms']:9.3f} ms (all-in {r['all_in_ms']:9.3f}, host {r['host_ms']:.2f}), useful "
+                f"{r['useful_tflops']:7.1f}, "
                 f"executed {r['executed_tflops']:6.1f} TFLOP/s = {r['executed_share']:4.0%}"
             )
         print(text, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,17 @@ from gpu_shapes import Shape
 
 from sora2.kernels.triton import KernelPattern, launch
 from sora2.kernels.triton.blocks import Blocks, blocks
+
+#: Those that spill by the hundred when compiled for sm_90, 128 x 128 on 4 warps, are left out.
+OPTIONS = tuple(
+    Blocks(queries, keys, warps, stages, maps)
+    for queries, keys in ((128, 128), (128, 64), (64, 128), (64, 64))
+    for warps in (4, 8)
+    for stages in (2, 3)
+    for maps in (False, True)
+    if queries * keys < 128 * 128 or warps == 8
+)
+KERNELS = ("forward", "query_gradient", "key_gradient")
 
 
 def launches(machine: Machine, shape: Shape) -> dict[str, Callable[[Blocks], Any]]:
@@ -38,23 +50,23 @@ def launches(machine: Machine, shape: Shape) -> dict[str, Callable[[Blocks], Any
     }
 
 
+def warm(shape: Shape, kernel: str, options: tuple[Blocks, ...]) -> None:
+    """Compile one kernel cut in these ways into the cache on disk; a way that is refused will be named by `tune`."""
+    run = launches(Machine(dry=False), shape)[kernel]
+    for cut in options:
+        with contextlib.suppress(Exception):
+            run(cut)
+    torch.cuda.synchronize()
+
+
 def tune(machine: Machine, shapes: tuple[Shape, ...]) -> list[dict[str, Any]]:
     """Milliseconds of each attention kernel under other blocks, warps and stages; fastest first."""
-    options = [
-        (queries, keys, warps, stages, maps)
-        for queries, keys in ((128, 128), (128, 64), (64, 128), (64, 64))
-        for warps in (4, 8)
-        for stages in (2, 3)
-        for maps in (False, True)
-    ]
-    if machine.dry:
-        options = options[:2]
+    options = OPTIONS[:2] if machine.dry else OPTIONS
     rows = []
     for shape in shapes:
         kernels = launches(machine, shape)
         for kernel, run in kernels.items():
-            cuts = [Blocks(*option) for option in options]
-            calls = {str(cut): lambda i, cut=cut, run=run: run(cut) for cut in cuts}
+            calls = {str(cut): lambda i, cut=cut, run=run: run(cut) for cut in options}
             times = machine.measure(calls)
             good = sorted((ms, cut) for cut, ms in times.items() if not isinstance(ms, str))
             chosen = blocks(kernel, machine.dtype, shape.head)

@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import platformdirs
 import torch
 
 SOURCE = Path(__file__).parent / "source"
@@ -33,7 +32,11 @@ class BuildError(Exception):
 def cache_folder() -> Path:
     """Where libraries lie: SORA2_KERNEL_CACHE, else a folder of the user's cache."""
     named = os.environ.get("SORA2_KERNEL_CACHE")
-    return Path(named) if named else Path(platformdirs.user_cache_dir("sora2")) / "kernels"
+    if named:
+        return Path(named)
+    import platformdirs  # here, so that the kernels are imported and benchmarked where only PyTorch is installed
+
+    return Path(platformdirs.user_cache_dir("sora2")) / "kernels"
 
 
 def find_compiler() -> str:

@@ -31,6 +31,7 @@ class KernelError(UserError):
     """Inputs that the Triton kernels do not take; the message says what they take."""
 
 
+@torch.compiler.assume_constant_result  # Dynamo would break the graph at the question for the GPU's capability
 def unavailable(device: torch.device | str) -> str | None:
     """Why the kernels cannot run on this device, or None where they can."""
     device = torch.device(device)

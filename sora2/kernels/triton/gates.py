@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,8 @@ from sora2.kernels.triton.blocks import blocks
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float64: 1e-12}
 #: Scores up to this size keep those errors; beyond it the errors grow in proportion, in any implementation.
 LARGE_SCORE = 16.0
+#: Of a failed gate: characters of each traceback, and cases, that are shown.
+TRACEBACK, CASES_SHOWN = 2000, 8
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,25 @@ def kernel_gradients(
     return [out.detach(), lse.detach(), *torch.autograd.grad(loss, (q, k, v))]
 
 
+class Cases:
+    """The cases of one gate: all are run, however many fail, and those that failed are named together."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    @contextmanager
+    def case(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as error:
+            self.failed.append(f"{name}: {error}")
+        except Exception:  # it does not compile, say, or the launch is refused
+            self.failed.append(f"{name}: {traceback.format_exc()[-TRACEBACK:]}")
+
+    def finish(self) -> None:
+        assert not self.failed, f"{len(self.failed)} cases failed\n" + "\n".join(self.failed[:CASES_SHOWN])
+
+
 def check_against_reference(
     bench: Bench, pattern: TilePattern, inputs: tuple[Tensor, Tensor, Tensor], seed: int = 9
 ) -> list[Tensor]:
@@ -106,16 +127,22 @@ def check_against_reference(
     plain = reference_gradients(q, k, v, allowed, grad_out, grad_lse, q.dtype)
     finite = want[1][want[1].isfinite()]
     peak = float(finite.abs().max())  # scores of this size carry an error of this times float32's resolution
+    found, good = [], True
     for name, g, w, p in zip(("out", "lse", "dq", "dk", "dv"), got, want, plain, strict=True):
         finite = w.isfinite()
-        assert torch.equal(g.isfinite(), finite), f"{name}: finite where the reference is not, or the reverse"
+        differ = int((g.isfinite() != finite).sum())
         error, floor = (float((x.double() - w)[finite].norm() / (w[finite].norm() + 1e-30)) for x in (g, p))
         bound = bench.tolerance(q.dtype) * max(1.0, peak / LARGE_SCORE)
         if q.dtype.itemsize == 2 and floor == floor:  # plain PyTorch may overflow in float16
             bound = min(bound, 2 * floor + 1e-6)
-        assert error <= bound, (
-            f"{name}: relative error {error:.2e} above {bound:.2e} (plain PyTorch: {floor:.2e})"
+        passed = differ == 0 and error <= bound
+        found.append(
+            f"{name}: relative error {error:.2e} {'within' if passed else 'ABOVE'} {bound:.2e} (plain PyTorch: "
+            f"{floor:.2e}), finite where the reference is not or the reverse at {differ} of {g.numel()}"
         )
+        good &= passed
+    problem = f"{q.dtype}, q {tuple(q.shape)}, {k.shape[2]} keys, largest |log-sum-exp| {peak:.3g}"
+    assert good, f"{problem}\n    " + "\n    ".join(found)
     return got
 
 
@@ -165,19 +192,22 @@ def one_sees_all() -> TilePattern:
 
 def lengths_and_scales(bench: Bench) -> None:
     """Lengths L % tile in {0, 1, tile / 2, tile - 1} and activations of 1, 4, 16, in every dtype and head size."""
-    card = bench.device == "cuda"
+    card, cases = bench.device == "cuda", Cases()
     for head in bench.heads:
         for i, rest in enumerate((0, 1, bench.tile // 2, bench.tile - 1)):
             pattern = dense_pattern(Tiles.regular(bench.tile + rest, bench.tile))
             # The interpreter takes its turns: float32 and one 16-bit dtype, one scale each.
             for dtype in bench.dtypes if card else (bench.dtypes[0], bench.dtypes[1 + i % 2]):
                 for scale in (1.0, 4.0, 16.0) if card else ((4.0, 16.0, 1.0, 16.0)[i],):
-                    inputs = draw(bench, (1, 2, bench.tile + rest, head), dtype=dtype, scale=scale)
-                    check_against_reference(bench, pattern, inputs)
+                    with cases.case(f"L % tile = {rest}, activations of {scale:g}"):
+                        inputs = draw(bench, (1, 2, bench.tile + rest, head), dtype=dtype, scale=scale)
+                        check_against_reference(bench, pattern, inputs)
+    cases.finish()
 
 
 def ragged_and_empty_tiles(bench: Bench) -> None:
     """Short tiles anywhere, rows and columns without partner, comparisons by rank, lists per head and sample."""
+    cases = Cases()
     for dtype in bench.dtypes[:1] if bench.device == "cpu" else bench.dtypes:
         for batch, heads, groups, ranked in (
             (1, 1, 1, True),
@@ -185,24 +215,31 @@ def ragged_and_empty_tiles(bench: Bench) -> None:
             (2, 1, 2, True),
             (1, 2, 2, False),
         ):
-            pattern = random_pattern(bench, groups, ranked)
-            shape = (batch, heads, pattern.queries.tokens, bench.heads[0])
-            got = check_against_reference(bench, pattern, draw(bench, shape, pattern.keys.tokens, dtype))
-            start = pattern.queries.start
-            rows = slice(int(start[3]), int(start[4]))
-            assert not got[0][:, :, rows].any() and not got[2][:, :, rows].any(), (
-                "a query without keys is not zero"
-            )
-            columns = slice(int(pattern.keys.start[1]), int(pattern.keys.start[2]))
-            for grad in got[3:]:
-                assert not grad[:, :, columns].any(), "a key that nobody sees has a gradient"
+            with cases.case(f"{batch} samples, {heads} heads, {groups} groups of lists, ranked {ranked}"):
+                pattern = random_pattern(bench, groups, ranked)
+                shape = (batch, heads, pattern.queries.tokens, bench.heads[0])
+                got = check_against_reference(bench, pattern, draw(bench, shape, pattern.keys.tokens, dtype))
+                _nothing_without_partner(pattern, got)
+    cases.finish()
+
+
+def _nothing_without_partner(pattern: TilePattern, got: list[Tensor]) -> None:
+    start = pattern.queries.start
+    rows = slice(int(start[3]), int(start[4]))
+    assert not got[0][:, :, rows].any() and not got[2][:, :, rows].any(), "a query without keys is not zero"
+    columns = slice(int(pattern.keys.start[1]), int(pattern.keys.start[2]))
+    for grad in got[3:]:
+        assert not grad[:, :, columns].any(), "a key that nobody sees has a gradient"
 
 
 def odd_tile_sizes(bench: Bench) -> None:
     """Tiles that are no power of two: 96, 40 and 5 tokens."""
+    cases = Cases()
     for size in (96, 40, 5):
-        pattern = dense_pattern(Tiles.regular(2 * size + 3, size))
-        check_against_reference(bench, pattern, draw(bench, (1, 1, 2 * size + 3, bench.heads[0])))
+        with cases.case(f"tiles of {size}"):
+            pattern = dense_pattern(Tiles.regular(2 * size + 3, size))
+            check_against_reference(bench, pattern, draw(bench, (1, 1, 2 * size + 3, bench.heads[0])))
+    cases.finish()
 
 
 def low_log_sum_exp(bench: Bench) -> None:
@@ -230,6 +267,14 @@ def poisoned_outputs(bench: Bench) -> None:
         )
 
 
+def _same_bits(first: Sequence[Tensor], again: Sequence[Tensor], what: str) -> None:
+    for name, a, b in zip(("out", "lse", "dq", "dk", "dv"), first, again, strict=True):
+        assert torch.equal(a, b), (
+            f"{what}: {name} differs at {int((a != b).sum())} of {a.numel()} places, by at most "
+            f"{float((a.double() - b.double()).abs().nan_to_num().max()):.2e}"
+        )
+
+
 def repeats_are_identical(bench: Bench) -> None:
     """The same bits every time, gradients included."""
     pattern = random_pattern(bench).to(bench.device)
@@ -238,8 +283,8 @@ def repeats_are_identical(bench: Bench) -> None:
     grad_out, grad_lse = torch.randn_like(q.contiguous()), torch.zeros(q.shape[:3], device=bench.device)
     first = kernel_gradients(q, k, v, pattern, grad_out, grad_lse)
     for i in range(bench.repeats):
-        for a, b in zip(first, kernel_gradients(q, k, v, pattern, grad_out, grad_lse), strict=True):
-            assert torch.equal(a, b), f"repeat {i} differs"
+        again = kernel_gradients(q, k, v, pattern, grad_out, grad_lse)
+        _same_bits(first, again, f"repeat {i}")
 
 
 def bulk_copies_change_nothing(bench: Bench) -> None:
@@ -265,9 +310,8 @@ def bulk_copies_change_nothing(bench: Bench) -> None:
         delta = torch.empty_like(lse)
         dq = launch.query_gradient(grad, None, q, k, v, out, lse, delta, problem, cuts["query_gradient"])
         dk, dv = launch.key_gradient(grad, q, k, v, lse, delta, problem, cuts["key_gradient"])
-        answers.append((out, lse, dq, dk, dv))
-    for a, b in zip(*answers, strict=True):
-        assert torch.equal(a, b)
+        answers.append([out, lse, dq, dk, dv])
+    _same_bits(answers[0], answers[1], "with bulk copies")
 
 
 def numerical_gradients(bench: Bench) -> None:
@@ -329,8 +373,7 @@ def any_strides(bench: Bench) -> None:
     grad_out = torch.ones((), device=bench.device).expand(inputs[0].shape)
     grad_lse = torch.zeros(inputs[0].shape[:3], device=bench.device)
     results = [kernel_gradients(q, k, v, pattern, grad_out, grad_lse) for q, k, v in (inputs, turned)]
-    for a, b in zip(*results, strict=True):
-        assert torch.equal(a, b)
+    _same_bits(results[0], results[1], "token-major memory")
 
 
 GATES: tuple[Callable[[Bench], None], ...] = (

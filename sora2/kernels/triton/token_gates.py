@@ -34,10 +34,13 @@ def _same(
         outputs = ours(*inputs)
         answers.append([*outputs, *torch.autograd.grad(outputs, inputs, grads)])
     for i, (a, again, b) in enumerate(zip(*answers, want, strict=True)):
-        assert torch.equal(a, again), f"result {i} differs between two runs"
+        assert torch.equal(a, again), f"result {i} of {inputs[0].dtype} differs between two runs"
         error = float(((a.double() - b).norm() / b.norm()).detach())
         bound = bench.tolerance(inputs[0].dtype)
-        assert error <= bound, f"result {i}: relative error {error:.2e} above {bound:.2e}"
+        assert error <= bound, (
+            f"result {i} of {inputs[0].dtype} {[tuple(x.shape) for x in inputs]}: relative error {error:.2e} above "
+            f"{bound:.2e}"
+        )
 
 
 def _dtypes(bench: Bench) -> tuple[torch.dtype, ...]:
