@@ -7,7 +7,7 @@ from typing import Any
 
 from sora2.data.errors import DataError
 from sora2.data.samples import Bucket, json_bytes
-from sora2.media import MediaError, clip_to_bytes, read_clip
+from sora2.media import MediaError
 from sora2.types import Clip
 
 
@@ -27,6 +27,8 @@ def clip_bucket(clip: Clip) -> Bucket:
 
 def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
     """Members of one raw sample. The sound is stored as 16-bit FLAC, so onsets stay where they are."""
+    from sora2.media import clip_to_bytes  # here, for loaders of latents decode and encode nothing
+
     for name in ("licence", "source"):
         if name not in clip.meta:
             raise DataError(
@@ -50,6 +52,8 @@ def unpack_clip(
     `DataError` when it cannot be decoded, or does not hold exactly the frames and samples that KEY.json
     counts.
     """
+    from sora2.media import read_clip  # here, for loaders of latents decode and encode nothing
+
     bucket = Bucket.from_meta(meta, f"{where}.json").only(streams)
     if not (bucket.has_video or bucket.has_audio):
         return Clip(caption=meta["caption"], key=meta["key"], meta=dict(meta))
