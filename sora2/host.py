@@ -36,17 +36,23 @@ def send(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
     if device.type != "cuda" or not here:
         return [t.to(device) for t in tensors]
     cores = [tensors[i][tuple(slice(0, 1 if s == 0 else None) for s in tensors[i].stride())] for i in here]
-    sizes = [-(-core.numel() * core.element_size() // ALIGNMENT) * ALIGNMENT for core in cores]
-    starts = [0, *itertools.accumulate(sizes)]
-    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    for core, start in zip(cores, starts, strict=False):
-        _part(packed, start, core).copy_(core)
-    arrived = packed.to(device, non_blocking=True)
+    buffer, starts = _packed(cores)
+    arrived = buffer.to(device, non_blocking=True)
     found = [t.to(device) if t.device.type != "cpu" else t for t in tensors]
-    for i, core, start in zip(here, cores, starts, strict=False):
+    for i, core, start in zip(here, cores, starts, strict=True):
         found[i] = _part(arrived, start, core).expand(tensors[i].shape)
         setattr(found[i], SOURCE, tensors[i])
     return found
+
+
+def _packed(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """All of them in one buffer of bytes, pinned where there is a GPU, and where each begins."""
+    sizes = [-(-t.numel() * t.element_size() // ALIGNMENT) * ALIGNMENT for t in tensors]
+    *starts, end = itertools.accumulate(sizes, initial=0)
+    buffer = torch.empty(end, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+    for tensor, start in zip(tensors, starts, strict=True):
+        _part(buffer, start, tensor).copy_(tensor)
+    return buffer, starts
 
 
 def _part(packed: Tensor, start: int, like: Tensor) -> Tensor:
