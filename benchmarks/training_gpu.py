@@ -19,22 +19,21 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 import yaml
 from gpu_machine import Machine
 from torch import Tensor
 
 from sora2.config import from_mapping
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
-from sora2.kernels import TilePattern, attention
-from sora2.kernels.pattern import dense_pattern
-from sora2.kernels.tiles import Tiles
+from sora2.kernels import attention
 from sora2.model import Transformer
+from sora2.model.config import AttentionConfig
 from sora2.model.presets import PRESETS
 from sora2.train import parallel
 from sora2.train.config import OptimizerConfig, TrainConfig, TrainerConfig
@@ -158,10 +157,11 @@ class Watch(L.Callback):
             torch.cuda.synchronize()
 
 
-def recipe_of(preset: str) -> DiffusionRecipe:
+def recipe_of(preset: str, dense_backend: str) -> DiffusionRecipe:
     torch.manual_seed(0)
     task = yaml.safe_load(EXPERIMENT.read_text())["task"]
-    return DiffusionRecipe(Transformer(PRESETS[preset]), DiffusionConfig.from_dict(task), {})
+    config = replace(PRESETS[preset], attention=AttentionConfig(dense_backend=dense_backend))
+    return DiffusionRecipe(Transformer(config), DiffusionConfig.from_dict(task), {})
 
 
 def fit(recipe: DiffusionRecipe, batch: Batch, steps: int, card: bool, compile_: bool) -> Watch:
@@ -233,19 +233,14 @@ def attention_times(machine: Machine, rows: int) -> dict[str, float | str]:
     length = torch.randint(8, 25, (rows, 1))
     place = torch.arange(n)
     mask = ((place >= 24) | (place < length)).to(machine.device)  # (B, N)
-    tile = 128
-    tiles = Tiles.of_lengths(
-        torch.tensor([tile] * (n // tile) + [n % tile]), torch.zeros(-(-n // tile)).int()
-    )
-    pattern: TilePattern = dense_pattern(tiles).with_padding(mask.cpu()).to(machine.device)
 
     def both(out: Tensor) -> None:
         torch.autograd.grad(out.sum(), (q, k, v))
 
     calls = {
-        "masked sdpa": lambda i: both(attention(q, k, v, key_mask=mask)),
-        "triton pattern": lambda i: both(attention(q, k, v, pattern)),
-        "no mask": lambda i: both(F.scaled_dot_product_attention(q, k, v)),
+        "masked sdpa": lambda i: both(attention(q, k, v, key_mask=mask, backend="sdpa")),
+        "masked triton": lambda i: both(attention(q, k, v, key_mask=mask, backend="triton")),
+        "no mask sdpa": lambda i: both(attention(q, k, v, backend="sdpa")),
     }
     return machine.measure(calls)
 
@@ -258,6 +253,7 @@ def main() -> int:
     parser.add_argument("--preset", default="s", choices=tuple(PRESETS))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, which takes minutes")
+    parser.add_argument("--attention", nargs="+", default=["auto", "triton"], help="its dense backends")
     parser.add_argument("--latents", type=Path, help="a folder of latent shards, instead of random numbers")
     parser.add_argument("--skip-smoke", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
@@ -266,23 +262,24 @@ def main() -> int:
     machine = Machine(args.dry_run)
     device, card = machine.device, not args.dry_run
     if args.dry_run:
-        args.batch, args.preset, args.steps = [4], "xs", 3
+        args.batch, args.preset, args.steps, args.attention = [4], "xs", 3, ["auto"]
     warnings.filterwarnings("ignore", module="lightning")
     peak = measure_peak_flops(device, machine.dtype)
     result: dict[str, Any] = {**machine.describe(), "product_tflops": peak / 1e12, "preset": args.preset}
     print(f"bf16 product: {peak / 1e12:.0f} TFLOP/s", flush=True)
     if not args.skip_smoke:
-        result["smoke"] = smoke(recipe_of(args.preset), 16 if args.dry_run else 128, device)
+        result["smoke"] = smoke(recipe_of(args.preset, "auto"), 16 if args.dry_run else 128, device)
         print("smoke:", {k: v for k, v in result["smoke"].items() if k != "losses"}, flush=True)
     result["attention_ms"] = attention_times(machine, args.batch[0])
     print("attention, one layer, ms:", result["attention_ms"], flush=True)
     result["runs"] = []
     for rows in args.batch:
         batch = load(args.latents, rows, device) if args.latents else synthetic(rows, device)
-        for compile_ in (False, True) if args.compile else (False,):
-            recipe = recipe_of(args.preset)
+        forms = itertools.product((False, True) if args.compile else (False,), args.attention)
+        for compile_, dense_backend in forms:
+            recipe = recipe_of(args.preset, dense_backend)
             watch = fit(recipe, batch, args.steps, card, compile_)
-            run = {"batch": rows, "compile": compile_, **watch.found}
+            run = {"batch": rows, "compile": compile_, "attention": dense_backend, **watch.found}
             seconds = run["step_ms"] / 1000
             run["samples_per_second"] = rows / seconds
             run["mfu"] = 3 * recipe.forward_flops(batch) / seconds / peak
@@ -290,7 +287,8 @@ def main() -> int:
                 run["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
                 torch.cuda.reset_peak_memory_stats()
             result["runs"].append(run)
-            shown = {k: round(v, 3) for k, v in run.items() if isinstance(v, int | float)}
+            shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in run.items()}
+            shown = {k: v for k, v in shown.items() if not isinstance(v, dict)}
             print(shown, flush=True)
             for kernel, ms in list(run.get("kernels_ms", {}).items())[:15]:
                 print(f"    {ms:7.3f} ms  {kernel}")
