@@ -81,9 +81,10 @@ class Machine:
     def describe(self) -> dict[str, Any]:
         import triton
 
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
         found = {
             "command": " ".join(["python", *sys.argv]),
-            "commit": _commit(),
+            "commit": commit.stdout.strip(),
             "torch": torch.__version__,
             "triton": triton.__version__,
             "python": platform.python_version(),
@@ -101,15 +102,6 @@ class Machine:
                 "driver": _driver(),
             }
         return found
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError as error:
-        return f"unknown ({error})"
 
 
 def _driver() -> str:

@@ -144,7 +144,7 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
     cosine, sine, *sent = send([angles.cos(), angles.sin(), *levels, *level_of_run], device)
     levels, level_of_run = sent[: len(segments)], sent[len(segments) :]
     runs = [
-        Runs(s.rows, size, len(index) // size, None if yes else index)
+        Runs(s.rows, size, len(index) // max(1, size), None if yes else index)
         for s, index, yes in zip(segments, level_of_run, by_run, strict=True)
     ]
     return Packing(
