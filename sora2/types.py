@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sora2.errors import UserError
+from sora2.host import send
 
 #: Order of the modalities in the packed sequence. "reference_*" are clean tokens of a face or a voice.
 MODALITIES = ("text", "reference_video", "reference_audio", "video", "audio")
@@ -318,8 +319,11 @@ class Modality:
         """Move all tensors; a dtype applies to `latent` only."""
         dtype_free = {k: v for k, v in kwargs.items() if k != "dtype"}
         device_args = [a for a in args if not isinstance(a, torch.dtype)]
+        latent = self.latent.to(*args, **kwargs)
+        if latent.is_cuda:
+            return Modality(latent, *send([self.positions, self.noise_level, self.mask], latent.device))
         return Modality(
-            self.latent.to(*args, **kwargs),
+            latent,
             self.positions.to(*device_args, **dtype_free),
             self.noise_level.to(*device_args, **dtype_free),
             self.mask.to(*device_args, **dtype_free),
@@ -327,14 +331,17 @@ class Modality:
 
 
 def clean_modality(latent: Tensor, positions: Tensor, mask: Tensor | None = None) -> Modality:
-    """A condition: tokens at noise level 0. `positions` may be (N, 3), shared by the batch."""
+    """A condition: tokens at noise level 0. `positions` may be (N, 3), shared by the batch.
+
+    Positions and mask may lie on the host beside a latent on a GPU: they are sent there, and the host need not read
+    them back (`sora2.host`).
+    """
     b, n = latent.shape[:2]
     if positions.ndim == 2:
         positions = positions.unsqueeze(0).expand(b, n, 3)
     if mask is None:
-        mask = torch.ones(b, n, dtype=torch.bool, device=latent.device)
-    level = torch.zeros(b, n, device=latent.device)
-    return Modality(latent, positions.to(latent.device), level, mask)
+        mask = torch.ones(b, n, dtype=torch.bool)
+    return Modality(latent, *send([positions, torch.zeros(b, n), mask], latent.device))
 
 
 @dataclass(frozen=True)

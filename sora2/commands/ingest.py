@@ -14,7 +14,7 @@ from sora2.data.filters import Filters
 from sora2.data.ingest import describe_reasons, write_clips
 from sora2.data.shots import THRESHOLDS
 from sora2.data.sidecar import UNKNOWN_LICENCE
-from sora2.media.probe import probe
+from sora2.media.probing import probe
 
 
 def build_parser() -> argparse.ArgumentParser:

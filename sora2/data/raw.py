@@ -7,7 +7,7 @@ from typing import Any
 
 from sora2.data.errors import DataError
 from sora2.data.samples import Bucket, json_bytes
-from sora2.media import MediaError, clip_to_bytes, read_clip
+from sora2.media import MediaError
 from sora2.types import Clip
 
 
@@ -37,6 +37,8 @@ def clip_meta(clip: Clip) -> dict[str, Any]:
 
 def pack_clip(clip: Clip, *, crf: int) -> dict[str, bytes]:
     """Members of one raw sample. The sound is stored as 16-bit FLAC, so onsets stay where they are."""
+    from sora2.media import clip_to_bytes  # here, for loaders of latents decode and encode nothing
+
     meta = json_bytes(clip_meta(clip))
     return {"mp4": clip_to_bytes(clip, crf=crf, lossless_audio=True), "json": meta}
 
@@ -55,6 +57,8 @@ def unpack_clip(
     `DataError` when it cannot be decoded, or does not hold exactly the frames and samples that KEY.json
     counts.
     """
+    from sora2.media import read_clip  # here, for loaders of latents decode and encode nothing
+
     bucket = Bucket.from_meta(meta, f"{where}.json").only(streams)
     if not (bucket.has_video or bucket.has_audio):
         return Clip(caption=meta["caption"], key=meta["key"], meta=dict(meta))

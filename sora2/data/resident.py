@@ -17,7 +17,8 @@ from sora2.data.collate import collate_latents
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
 from sora2.data.parallel import map_ahead
-from sora2.types import Batch, Modality
+from sora2.host import send
+from sora2.types import Batch, clean_modality
 
 #: Samples that are stacked at once when the datasets are read, and threads that read.
 CHUNK, READERS = 512, 4
@@ -25,7 +26,7 @@ CHUNK, READERS = 512, 4
 
 @dataclass(frozen=True)
 class _Stack:
-    """One modality of all samples: tokens (n, N, C) as stored, bfloat16, with the parts that every batch shares."""
+    """One modality of all samples: tokens (n, N, C) as stored, bfloat16, on the device; the rest on the host."""
 
     tokens: Tensor
     positions: Tensor  # (N, 3)
@@ -87,12 +88,12 @@ class ResidentLatents:
                 n, c = m.latent.shape[1:]
                 self._stacks[name] = _Stack(
                     torch.zeros(total, n, c, dtype=torch.bfloat16, device=self.device),
-                    m.positions[0].to(self.device),
-                    torch.zeros(total, n, dtype=torch.bool, device=self.device),
+                    m.positions[0],
+                    torch.zeros(total, n, dtype=torch.bool),
                 )
             stack = self._stacks[name]
             stack.tokens[at : at + part.size] = m.latent.to(self.device, torch.bfloat16)
-            stack.mask[at : at + part.size] = m.mask.to(self.device)
+            stack.mask[at : at + part.size] = m.mask
         self._shapes = {"video_shape": part.video_shape, "audio_shape": part.audio_shape}
         self.keys += part.keys
         self.captions += part.captions
@@ -100,21 +101,20 @@ class ResidentLatents:
     def batch(self, rows: Sequence[tuple[int, int]], dropped: Mapping[str, np.ndarray]) -> Batch:
         """Clean tokens, float32 on the device, of (dataset, sample) each."""
         numbers = [int(self.first[d]) + i for d, i in rows]
-        index = torch.tensor(numbers).to(self.device, non_blocking=True)
-        found = {name: self._gather(stack, index) for name, stack in self._stacks.items()}
-        for name, drop in dropped.items():
-            keep = torch.from_numpy(~drop).to(self.device, non_blocking=True)
-            m = found[name]
-            found[name] = m.replace(latent=m.latent * keep[:, None, None], mask=m.mask & keep[:, None])
+        index = torch.tensor(numbers)
+        (there,) = send([index], self.device)
+        found = {}
+        for name, stack in self._stacks.items():
+            latent = stack.tokens.index_select(0, there).float()  # (B, N, C)
+            mask = stack.mask.index_select(0, index)  # (B, N)
+            if name in dropped:
+                keep = ~torch.from_numpy(dropped[name])
+                mask = mask & keep[:, None]
+                latent = latent * send([keep], self.device)[0][:, None, None]
+            found[name] = clean_modality(latent, stack.positions, mask)
         return Batch(
             **found,
             **self._shapes,
             keys=tuple(self.keys[i] for i in numbers),
             captions=tuple(self.captions[i] for i in numbers),
         )
-
-    def _gather(self, stack: _Stack, index: Tensor) -> Modality:
-        mask = stack.mask.index_select(0, index)  # (B, N)
-        positions = stack.positions.expand(len(index), -1, 3)
-        level = torch.zeros(mask.shape, device=self.device)
-        return Modality(stack.tokens.index_select(0, index).float(), positions, level, mask)

@@ -16,7 +16,7 @@ import numpy as np
 from scenedetect import AdaptiveDetector, ContentDetector, SceneDetector
 
 from sora2.data.errors import DataError
-from sora2.media.probe import probe
+from sora2.media.probing import probe
 from sora2.media.source import clock_zero, find_video, open_media
 
 #: Threshold of each detector when none is given: PySceneDetect's own.

@@ -25,6 +25,7 @@ from sora2.diffusion.noise_levels import (
     token_levels,
 )
 from sora2.diffusion.tasks import TASKS, TaskError
+from sora2.host import noise_generator, on_host, send
 from sora2.types import Batch, Modality
 
 DEFAULT_MIXTURE = {
@@ -84,7 +85,8 @@ def draw_tasks(
     names = tuple(config.mixture)
     rows = next(iter(masks.values())).shape[0]
     has = {
-        s: masks[s].any(dim=1).cpu() if s in masks else torch.zeros(rows, dtype=torch.bool) for s in STREAMS
+        s: on_host(masks[s]).any(dim=1) if s in masks else torch.zeros(rows, dtype=torch.bool)
+        for s in STREAMS
     }
     still = layout.grid is not None and layout.grid[0] == 1
     weights = torch.zeros(rows, len(names))
@@ -130,7 +132,7 @@ def _draw_levels_and_map(
     batch: Batch, config: DiffusionConfig, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], NoiseMap]:
     layout = Layout.of_batch(batch)
-    masks = {name: getattr(batch, name).mask for name in layout.names}
+    masks = {name: on_host(getattr(batch, name).mask) for name in layout.names}
     tasks = draw_tasks(layout, masks, config, generator)
     noise_map = draw_noise_map(tasks, layout, generator)
     raw, shift = draw_paired_levels(len(tasks), config.levels, generator)
@@ -173,7 +175,7 @@ def make_training_example(
 
     Args:
         batch: clean latents (B, N, C) with `video_shape` / `audio_shape` of the streams it has.
-        generator: the only source of randomness; it may live on any device.
+        generator: the only source of randomness, best on the CPU: see `sora2.host.noise_generator`.
 
     Returns:
         The batch with noised latents, their levels (B, N) and masks, and the velocity targets per stream, (B,
@@ -183,20 +185,22 @@ def make_training_example(
     levels, noise_map = _draw_levels_and_map(batch, config, generator)
     streams = {name: getattr(batch, name) for name in levels}
     device = next(iter(streams.values())).latent.device
-    levels = {name: level.to(device) for name, level in levels.items()}
-    masks = {name: m.mask & noise_map.present[name].to(device) for name, m in streams.items()}
+    masks = {name: on_host(m.mask) & noise_map.present[name] for name, m in streams.items()}
     learns = {name: (masks[name] & (levels[name] > 0)).any(dim=1) for name in streams}  # (B,)
     if batch.text is not None:
-        masks["text"] = batch.text.mask
+        masks["text"] = on_host(batch.text.mask)
     masks = drop_conditions(masks, learns, config, generator)
+    present = {name: bool(mask.any()) for name, mask in masks.items()}
+    levels, masks = _send_all(levels, masks, device)
+    of_noise = noise_generator(generator, device)
 
     changes: dict[str, Modality | None] = {}
     targets = {}
     for name, stream in streams.items():
         clean = stream.latent.float()  # (B, N, C)
-        noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(device)  # (B, N, C)
+        noise = torch.randn(clean.shape, generator=of_noise, device=of_noise.device)  # (B, N, C)
         # A stream that no clip is left with would cost its share and change nothing. Several ranks must compute alike.
-        if not torch.distributed.is_initialized() and not bool(masks[name].any()):
+        if not torch.distributed.is_initialized() and not present[name]:
             changes[name] = None
             continue
         noised = add_noise(clean, noise, levels[name])  # (B, N, C)
@@ -205,6 +209,14 @@ def make_training_example(
     if batch.text is not None:
         changes["text"] = batch.text.replace(mask=masks["text"])
     return batch.replace(**changes), targets
+
+
+def _send_all(
+    levels: dict[str, Tensor], masks: dict[str, Tensor], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Both on the device, in one transfer."""
+    sent = send([*levels.values(), *masks.values()], device)
+    return dict(zip(levels, sent, strict=False)), dict(zip(masks, sent[len(levels) :], strict=True))
 
 
 def training_loss(

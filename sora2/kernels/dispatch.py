@@ -11,13 +11,15 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from sora2.kernels import dense, flex, matmul, reference, sdpa, tiled, xformers
+from sora2.kernels import dense as dense_kernels
+from sora2.kernels import flex, matmul, reference, sdpa, tiled, xformers
 from sora2.kernels.bf16 import has_fast_bf16
 from sora2.kernels.call import AttentionError, Call, check
 from sora2.kernels.cpu import attention as compiled
 from sora2.kernels.pattern import TilePattern
-from sora2.kernels.triton import triton_attention
+from sora2.kernels.triton import KernelPattern, triton_attention, unavailable
 from sora2.kernels.triton import why_not as triton_why_not
+from sora2.kernels.triton.lists import dense
 
 
 class SlowAttentionWarning(UserWarning):
@@ -48,14 +50,17 @@ class Backend:
 
 
 def _triton_why_not(call: Call) -> str | None:
-    if call.pattern is None:
-        return "runs patterns; without one use 'sdpa' or 'cudnn'"
-    return triton_why_not(call.q, call.k, call.v, call.pattern)
+    missing = unavailable(call.q.device)
+    return missing or triton_why_not(call.q, call.k, call.v, call.pattern or _everything(call, None))
 
 
 def _triton(call: Call) -> tuple[Tensor, Tensor]:
-    assert call.pattern is not None
-    return triton_attention(call.q, call.k, call.v, call.pattern, call.scale)
+    pattern = call.pattern or _everything(call, call.key_mask)
+    return triton_attention(call.q, call.k, call.v, pattern, call.scale)
+
+
+def _everything(call: Call, key_mask: Tensor | None) -> KernelPattern:
+    return dense(call.q.shape[2], call.k.shape[2], key_mask, call.q.device)
 
 
 REGISTRY: dict[str, Backend] = {
@@ -65,8 +70,8 @@ REGISTRY: dict[str, Backend] = {
     "sdpa": Backend(sdpa.why_not, sdpa.run),
     "matmul": Backend(matmul.why_not, matmul.run),
     "compiled": Backend(compiled.why_not, compiled.run),
-    "cudnn": Backend(dense.cudnn_why_not, dense.run_cudnn),
-    "flash": Backend(dense.flash_why_not, dense.run_flash),
+    "cudnn": Backend(dense_kernels.cudnn_why_not, dense_kernels.run_cudnn),
+    "flash": Backend(dense_kernels.flash_why_not, dense_kernels.run_flash),
     "flex": Backend(flex.why_not, flex.run),
     "xformers": Backend(xformers.why_not, xformers.run),
 }

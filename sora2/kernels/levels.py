@@ -2,6 +2,8 @@
 
 The rows are made once per batch and shared by all layers; a layer adds a learned table of its own. Compiled CPU kernels
 read both where they lie (`sora2.kernels.cpu`); the plain form adds them up first and calls `sora2.kernels.modulate`.
+On a GPU the modalities are one: a launch for each costs more than one look-up per token, so their rows are joined to
+one table.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from sora2.kernels.cpu.choice import library_for
 from sora2.kernels.cpu.modulate import LevelRows
 from sora2.kernels.modulate import gated_add, gated_add_norm_modulate, norm_modulate
 from sora2.kernels.stream import Runs
+from sora2.kernels.triton import takes
+from sora2.kernels.triton.sums import SumPlan
 
 Tables = tuple[tuple[Tensor, ...], ...]  # per parameter, per segment (U, D)
 
@@ -25,7 +29,7 @@ class Levels:
     """The rows of one batch: per segment of the stream (U, P, D), P parameters of each distinct level."""
 
     rows: tuple[Tensor, ...]
-    runs: tuple[Runs, ...]
+    runs: tuple[Runs, ...]  # per segment, or one for all of them
     level_of_run: tuple[Tensor, ...]  # per segment (batch * runs,): which row each run of tokens uses
     compiled: LevelRows | None
 
@@ -35,6 +39,8 @@ class Levels:
     ) -> Levels:
         """Rows for a stream of tokens like `stream` (T, D), by compiled kernels where they take it."""
         library = library_for(stream)
+        if takes(stream):
+            return cls(tuple(rows), (_join(rows, runs, level_of_run),), level_of_run, None)
         if library is None:
             return cls(
                 tuple(_by_run(*x) for x in zip(rows, runs, level_of_run, strict=True)),
@@ -42,18 +48,30 @@ class Levels:
                 level_of_run,
                 None,
             )
-        of_token = [
-            index.view(r.batch, r.runs)
-            .repeat_interleave((r.rows.stop - r.rows.start) // (r.batch * r.runs), 1)
-            .flatten()
-            for r, index in zip(runs, level_of_run, strict=True)
-        ]
+        of_token = [_of_token(r, index) for r, index in zip(runs, level_of_run, strict=True)]
         compiled = LevelRows(library, rows, of_token)
         return cls(compiled.rows, runs, level_of_run, compiled)
 
     def layer(self, tables: Sequence[Tensor] | None, first: int, count: int) -> Modulation:
         """Parameters first .. first + count - 1 with a layer's tables, per segment (count, D); None = rows alone."""
         return Modulation(self, None if tables is None else tuple(tables), first, count)
+
+
+def _of_token(runs: Runs, level_of_run: Tensor) -> Tensor:
+    """(batch * runs,) -> (batch * tokens,): the level of each token."""
+    length = (runs.rows.stop - runs.rows.start) // max(1, runs.batch * runs.runs)
+    return level_of_run[:, None].expand(-1, length).flatten()
+
+
+def _join(rows: Sequence[Tensor], runs: tuple[Runs, ...], level_of_run: tuple[Tensor, ...]) -> Runs:
+    """All segments as one, in which every token names its row of the rows of all segments, (sum of U, P, D)."""
+    first, found = 0, []
+    for part, r, index in zip(rows, runs, level_of_run, strict=True):
+        found.append(_of_token(r, index) + first)
+        first += len(part)
+    index = torch.cat(found)  # (T,)
+    plan = SumPlan.of(index, first) if torch.is_grad_enabled() else None
+    return Runs(slice(0, len(index)), 1, len(index), index, plan)
 
 
 def _by_run(rows: Tensor, runs: Runs, order: Tensor) -> Tensor:
@@ -106,13 +124,13 @@ class Modulation:
         if self.parameters is None:
             found = []
             levels = self.levels
-            for i, (rows, runs, order) in enumerate(
-                zip(levels.rows, levels.runs, levels.level_of_run, strict=True)
-            ):
+            for i, rows in enumerate(levels.rows):
                 if levels.compiled is not None:  # rows of levels, in a graph that torch.compile makes
-                    rows = _by_run(rows, runs, order)
+                    rows = _by_run(rows, levels.runs[i], levels.level_of_run[i])
                 rows = rows[:, self.first : self.first + self.count]
-                rows = rows if self.tables is None else rows + self.tables[i]
-                found.append(rows.to(dtype).unbind(1))  # count x (U, D)
-            self.parameters = tuple(zip(*found, strict=True))
+                found.append(rows if self.tables is None else rows + self.tables[i])  # (U, count, D)
+            if len(levels.runs) < len(levels.rows):  # joined
+                found = [torch.cat(found).transpose(0, 1).contiguous().transpose(0, 1)]
+            by_segment = [rows.to(dtype).unbind(1) for rows in found]  # count x (U, D) each
+            self.parameters = tuple(zip(*by_segment, strict=True))
         return self.parameters

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sora2.kernels.triton.sums import SumPlan
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Runs:
     batch: int
     runs: int  # per sample, of equal length
     index: Tensor | None = None
+    plan: SumPlan | None = None  # of an index with one run per token, for the backward on a GPU
 
     def view(self, flat: Tensor) -> Tensor:
         """(T, D) -> (batch, runs, tokens of a run, D), a view."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sora2.host import on_host, send
 from sora2.kernels import Rule, Runs, Span, TilePattern, Tiling, cached_tiling
 from sora2.model.cache import KVCache
 from sora2.model.config import GROUP_OF, AttentionConfig, ModelError, TransformerConfig
@@ -83,7 +84,7 @@ def places(name: str, modality: Modality, batch: Batch, config: TransformerConfi
     Raises:
         ModelError: `rope_fps` without the shape that knows the clip's rate.
     """
-    positions = modality.positions.float().cpu()
+    positions = on_host(modality.positions).float()
     if config.rope_fps is None or name != "video":
         return positions
     if batch.video_shape is None:
@@ -116,34 +117,42 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
         tiling, known = tile(batch, segments, config.attention)
         present, raster = reorder(present, segments, tiling.order.to(device))
     # Everything that decides how to compute is read on the host, each tensor once: no waiting inside the blocks.
-    positions = torch.cat([places(name, m, batch, config) for name, m in present.items()], dim=1)  # (B, N, 3)
-    if size > 1 and bool((positions == positions[:1]).all()):
+    clocks = [places(name, m, batch, config) for name, m in present.items()]
+    if all(c.stride(0) == 0 for c in clocks):
+        clocks = [c[:1] for c in clocks]
+    positions = torch.cat(clocks, dim=1)  # (B or 1, N, 3)
+    if len(positions) > 1 and bool((positions == positions[:1]).all()):
         positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
     is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments])
     angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
+    whole = all(bool(on_host(m.mask).all()) for m in present.values())
     mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
-    key_mask = None if bool(mask.all()) else mask
+    key_mask = None if whole else mask
     if cache is not None:
         patterns, key_mask = cache.view(mask)
     else:
         patterns = {
             rule: find_pattern(rule, tiling, known, key_mask, device) for rule in set(config.attention.layers)
         }
-    levels, level_of_run, runs = [], [], []
+    levels, level_of_run, by_run = [], [], []
     for s in segments:
-        per_run = level_runs(present[s.name].noise_level.detach().cpu())  # (B, R)
-        distinct, index = per_run.unique(return_inverse=True)  # (U,), (B, R)
-        by_run = lay_out_by_run(s.tokens, per_run, distinct)
-        index = index.flatten().to(device)
-        levels.append(distinct.to(device))
-        level_of_run.append(index)
-        runs.append(Runs(s.rows, size, per_run.shape[1], None if by_run else index))
+        per_run = level_runs(on_host(present[s.name].noise_level).detach())  # (B, R)
+        distinct, index = distinct_levels(per_run)  # (U,), (B, R)
+        by_run.append(lay_out_by_run(s.tokens, per_run, distinct))
+        levels.append(distinct)
+        level_of_run.append(index.flatten())
+    cosine, sine, *sent = send([angles.cos(), angles.sin(), *levels, *level_of_run], device)
+    levels, level_of_run = sent[: len(segments)], sent[len(segments) :]
+    runs = [
+        Runs(s.rows, size, len(index) // max(1, size), None if yes else index)
+        for s, index, yes in zip(segments, level_of_run, by_run, strict=True)
+    ]
     return Packing(
         segments=segments,
         batch=size,
         tokens=sum(s.tokens for s in segments),
-        cosine=angles.cos().to(device),
-        sine=angles.sin().to(device),
+        cosine=cosine,
+        sine=sine,
         modalities=present,
         raster=raster,
         patterns=patterns,
@@ -173,7 +182,7 @@ def tile(
     raster.
     """
     present = batch.modalities()
-    clock = torch.cat([present[s.name].positions[..., 0] for s in segments], dim=1).float().cpu()  # (B, N)
+    clock = torch.cat([on_host(present[s.name].positions)[..., 0] for s in segments], dim=1).float()  # (B, N)
     if bool((clock == clock[:1]).all()):
         clock = clock[:1]
     parts = []
@@ -222,7 +231,7 @@ def find_pattern(
         known[rule] = tiling.pattern(rule)
     pattern = known[rule]
     if key_mask is not None:
-        pattern = pattern.with_padding(key_mask.cpu())
+        pattern = pattern.with_padding(on_host(key_mask))
     return pattern.to(device)
 
 
@@ -234,15 +243,26 @@ def lay_out_by_run(tokens: int, per_run: Tensor, distinct: Tensor) -> bool:
     return per_run.shape[1] * RUN_TOKENS <= tokens or 2 * len(distinct) > per_run.numel()
 
 
+def distinct_levels(per_run: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, R) -> the rising distinct levels (U,), and which of them each run has, (B, R).
+
+    Neighbours are often alike: only the first of each stretch of equals is sorted, a tenth of the time.
+    """
+    flat = per_run.flatten()
+    new = torch.ones(len(flat), dtype=torch.bool)
+    new[1:] = flat[1:] != flat[:-1]
+    distinct, index = flat[new].unique(return_inverse=True)
+    return distinct, index[new.cumsum(0) - 1].view(per_run.shape)
+
+
 def level_runs(level: Tensor) -> Tensor:
     """(B, N) -> (B, R): the level of each run, for the fewest runs of equal length N / R that hold one level.
 
     One level per clip is one run; one per frame is one run per frame; one per token is runs of one token.
     """
     n = level.shape[1]
+    changes = ((level[:, 1:] != level[:, :-1]).any(dim=0).nonzero()[:, 0] + 1).tolist()  # in some sample
     for runs in range(1, n):
-        if n % runs == 0:
-            grouped = level.reshape(-1, runs, n // runs)
-            if bool((grouped == grouped[..., :1]).all()):
-                return grouped[..., 0]
+        if n % runs == 0 and not any(at % (n // runs) for at in changes):
+            return level[:, :: n // runs]
     return level

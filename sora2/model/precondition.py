@@ -14,6 +14,7 @@ of a straight path; the same trouble is why Li and He 2025 (arXiv:2511.13720) pr
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,16 @@ class Precondition:
     @classmethod
     def of(cls, level: Tensor, spread: tuple[float, ...], width: int) -> Precondition:
         """level (B, N) of tokens of `width` numbers, channel by channel of `spread` (C,)."""
-        s = torch.tensor(spread, dtype=torch.float32, device=level.device)
-        s = s.repeat_interleave(width // len(spread))  # (W,): a token has all numbers of a channel together
+        s = _spreads(spread, width, level.device)  # (W,)
         t = level.float().unsqueeze(-1)  # (B, N, 1)
         clean = (1 - t) * s.square()  # (B, N, W)
         variance = (1 - t) * clean + t.square()
         root = variance.rsqrt()
         return cls(root, (t - clean) / variance, s * root)
+
+
+@functools.lru_cache(maxsize=64)
+def _spreads(spread: tuple[float, ...], width: int, device: torch.device) -> Tensor:
+    """(W,): a token has all numbers of a channel together. Sent once: the host would wait for each transfer."""
+    s = torch.tensor(spread, dtype=torch.float32).repeat_interleave(width // len(spread))
+    return s.to(device)

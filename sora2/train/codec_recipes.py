@@ -22,6 +22,7 @@ from sora2.codecs.load import build_codec
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.codecs.weights import pack, read_weights, unpack
+from sora2.host import noise_generator
 from sora2.toybox.foreground import has_own_noise
 from sora2.train.recipe import LossOutput, Progress, Recipe
 
@@ -119,7 +120,7 @@ class CodecRecipe(Recipe):
 
     def draw(self, mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
         """One draw from the posterior."""
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        noise = torch.empty_like(mean).normal_(generator=noise_generator(generator, mean.device))
         return mean + noise * torch.exp(0.5 * log_variance)
 
     def terms(self, expected: Tensor, noise: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:

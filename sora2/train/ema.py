@@ -7,6 +7,7 @@ way, the average of any other width is their least-squares combination.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from sora2.atomic import save_safetensors
 from sora2.errors import UserError
 
 
+@functools.cache
 def exponent(sigma_rel: float) -> float:
     """gamma of the profile t^gamma whose standard deviation is `sigma_rel` of the run (EDM2, eq. 126).
 
@@ -37,6 +39,10 @@ class PowerEMA:
         self.averages: list[dict[str, Tensor]] = [
             {name: p.detach().float().clone() for name, p in parameters.items()} for _ in self.sigma_rel
         ]
+
+    def to(self, device: torch.device) -> None:
+        for average in self.averages:
+            average.update({name: value.to(device) for name, value in average.items()})
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, Tensor], samples_seen: int, step_samples: int) -> None:

@@ -83,6 +83,7 @@ class TrainingModule(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.ema is None:
             self.ema = PowerEMA(self.averaged_parameters(), self.config.ema.sigma_rel)
+        self.ema.to(self.device)  # a checkpoint is read before the network is on its device
 
     @property
     def progress(self) -> Progress:
@@ -105,7 +106,7 @@ class TrainingModule(L.LightningModule):
             self.step_keys = []
         self.step_keys += list(batch["keys"] if isinstance(batch, dict) else batch.keys)
 
-        generator = keyed_generator(self.device, self.config.seed, self.global_rank, self.samples_seen)
+        generator = keyed_generator("cpu", self.config.seed, self.global_rank, self.samples_seen)
         outputs = self.recipe.losses(batch, generator, self.progress)
         for output in outputs.values():
             self.manual_backward(output.total / accumulate)

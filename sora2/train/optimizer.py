@@ -84,8 +84,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 if group["muon"]:
                     self._muon(parameters, group)
                 else:
-                    for p in parameters:
-                        self._adam(p, group)
+                    self._adam(parameters, group)
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
@@ -105,20 +104,25 @@ class MuonAdamW(torch.optim.Optimizer):
             for first in range(0, len(members), at_once):
                 part = members[first : first + at_once]
                 updates = orthogonalize(torch.stack([matrix for _, matrix in part]), self.dtype)
-                for (p, _), update in zip(part, updates, strict=True):
-                    p.add_(update.reshape(p.shape), alpha=-size)
+                shaped = [update.reshape(p.shape) for (p, _), update in zip(part, updates, strict=True)]
+                torch._foreach_add_([p for p, _ in part], shaped, alpha=-size)
 
-    def _adam(self, p: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[p]
-        if not state:
-            state |= {"step": 0, "first": torch.zeros_like(p), "second": torch.zeros_like(p)}
-        state["step"] += 1
+    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[p] for p in parameters]
+        for p, state in zip(parameters, states, strict=True):
+            if not state:
+                state |= {"step": 0, "first": torch.zeros_like(p), "second": torch.zeros_like(p)}
+            state["step"] += 1
+        gradients = [p.grad for p in parameters]
+        first, second = ([state[name] for state in states] for name in ("first", "second"))
         low, high = self.betas
-        state["first"].lerp_(p.grad, 1 - low)
-        state["second"].lerp_(p.grad.square(), 1 - high)
-        scale = group["lr"] / (1 - low ** state["step"])
-        deviation = (state["second"] / (1 - high ** state["step"])).sqrt().add_(self.eps)
-        p.addcdiv_(state["first"], deviation, value=-scale)
+        torch._foreach_lerp_(first, gradients, 1 - low)
+        torch._foreach_lerp_(second, torch._foreach_mul(gradients, gradients), 1 - high)
+        deviation = torch._foreach_div(second, [1 - high ** state["step"] for state in states])
+        torch._foreach_sqrt_(deviation)
+        torch._foreach_add_(deviation, self.eps)
+        scales = [-group["lr"] / (1 - low ** state["step"]) for state in states]
+        torch._foreach_addcdiv_(parameters, first, deviation, scales)
 
 
 def build_optimizer(

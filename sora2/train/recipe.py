@@ -53,7 +53,11 @@ class Recipe(nn.Module):
         return {"main": [p for p in self.parameters() if p.requires_grad]}
 
     def losses(self, batch: Any, generator: torch.Generator, progress: Progress) -> dict[str, LossOutput]:
-        """Losses per optimizer group. All randomness comes from `generator`, keyed by (seed, rank, samples seen)."""
+        """Losses per optimizer group.
+
+        All randomness comes from `generator`, on the CPU and keyed by (seed, rank, samples seen): decisions by itself,
+        noise on another device by `sora2.host.noise_generator`.
+        """
         raise NotImplementedError
 
     def batch_size(self, batch: Any) -> int:

@@ -25,7 +25,6 @@ from sora2.model import build as build_transformer
 from sora2.model.flops import attention_pairs, count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
-from sora2.train.render import SampleRenderer
 from sora2.types import Batch, clean_modality
 
 
@@ -202,6 +201,8 @@ def _export_dtype(config: TrainConfig) -> torch.dtype:
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:
     if config.trainer.render_every_samples is None:
         return []
+    from sora2.train.render import SampleRenderer  # here, for it writes films, and most runs do not
+
     return [
         SampleRenderer(folder / "samples", config.trainer.render_every_samples, config.trainer.render_prompts)
     ]

@@ -10,9 +10,13 @@ import torch
 
 
 def measure_peak_flops(
-    device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.5
+    device: torch.device, dtype: torch.dtype, size: int | None = None, seconds: float = 0.5
 ) -> float:
-    """FLOP/s of a square matrix product of `size` in `dtype` on this device: the denominator of MFU."""
+    """FLOP/s of a square matrix product in `dtype` on this device: the denominator of MFU.
+
+    size: 1024, or 8192 on a GPU, which a smaller one does not fill.
+    """
+    size = size or (8192 if device.type == "cuda" else 1024)
     a = torch.randn(size, size, device=device).to(dtype)
     b = torch.randn(size, size, device=device).to(dtype)
     best = 0.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sora2.kernels.pattern import Lists, TilePattern
+from sora2.kernels.pattern import PADDING, Lists, TilePattern, dense_pattern
 from sora2.kernels.tiles import Tiles
 
+#: Tokens of a tile where everything sees everything.
+DENSE_TILE = 128
 #: The attribute of a pattern under which its prepared form is kept.
 _KEPT = "_kernel_pattern"
 #: Lists longer than this many times the mean start before all others, in every head.
@@ -81,6 +84,30 @@ class KernelPattern:
     def tensors(self) -> list[Tensor]:
         """All lists as one flat argument of the operators."""
         return self.by_query.tensors() + self.by_key.tensors()
+
+
+def dense(queries: int, keys: int, key_mask: Tensor | None, device: torch.device) -> KernelPattern:
+    """Everything sees everything, but for keys where `key_mask` (B, M), on the device, is False. No waiting."""
+    if key_mask is None:
+        return _dense(queries, keys, device)
+    rank = (~key_mask).int().mul_(PADDING)  # (B, M)
+    return replace(_masked(queries, keys, device), key_rank=rank)
+
+
+@functools.lru_cache(maxsize=64)
+def _dense(queries: int, keys: int, device: torch.device) -> KernelPattern:
+    return KernelPattern.of(
+        dense_pattern(Tiles.regular(queries, DENSE_TILE), Tiles.regular(keys, DENSE_TILE)), device
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _masked(queries: int, keys: int, device: torch.device) -> KernelPattern:
+    """The same with ranks to compare in every pair of tiles."""
+    p = _dense(queries, keys, device)
+    by_query, by_key = (replace(x, full=torch.zeros_like(x.full)) for x in (p.by_query, p.by_key))
+    rank = torch.zeros(1, queries, dtype=torch.int32, device=device)
+    return replace(p, by_query=by_query, by_key=by_key, query_rank=rank)
 
 
 def _lists(lists: Lists, rows: Tiles, columns: Tiles, groups: int) -> KernelLists:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sora2.kernels.stream import Runs
+from sora2.kernels.triton.sums import SumPlan, sum_pieces
 
 #: Programs of one backward launch at which a GPU is busy: eight per multiprocessor of the largest.
 PROGRAMS = 8 * 132
@@ -101,24 +102,27 @@ class _Modulate(torch.autograd.Function):
                 length = rows // lines if lines else 0
                 chunk = max(1, min(length, max(ROWS, -(-rows // PROGRAMS))))
                 chunks = -(-length // chunk)
+                plan = _plan(r, table) if length == 1 else None
+                programs = lines * chunks if plan is None else plan.pieces
                 kinds = (gated, normed, normed)
-                shares = [
-                    h.new_empty(lines * chunks, h.shape[1], dtype=_total(h)) if kept else None
-                    for kept in kinds
-                ]
+                sums = h.new_empty(sum(kinds), programs, h.shape[1], dtype=_total(h))
+                parts = iter(sums)
+                shares = [next(parts) if kept else None for kept in kinds]
                 streams = [
                     None if t is None else t[r.rows]
                     for t in (g_added, g_modulated, h, update, mean, rstd, g_x, g_update)
                 ]
                 if rows:
-                    modulate_backward_kernel[(lines * chunks,)](
+                    modulate_backward_kernel[(programs,)](
                         *(*streams[:4], gate, gain, r.index, *streams[4:], *shares),
+                        *((None, None) if plan is None else (plan.order, plan.piece)),
                         *(length, chunk, chunks, h.shape[1]),
                         **_constants(h, gated, normed, table),
                     )
-                for to, share in zip(found, shares, strict=True):
-                    if share is not None:
-                        to.append(_gather(share.view(lines, chunks, -1).sum(1), r, table))
+                summed = iter(_by_row(sums, r, table, chunks) if plan is None else sum_pieces(sums, plan))
+                for to, kept in zip(found, kinds, strict=True):
+                    if kept:
+                        to.append(next(summed).to(table.dtype))
         return g_x, g_update, None, None, *found[0], *found[1], *found[2]
 
 
@@ -133,14 +137,22 @@ def _split(
     return gates, (rest[:count] if normed else none), (rest[count:] if normed else none)
 
 
-def _gather(per_run: Tensor, runs: Runs, table: Tensor) -> Tensor:
-    """(batch * runs, D) sums -> gradient of the table (U, D), in a fixed order."""
+def _plan(runs: Runs, table: Tensor) -> SumPlan | None:
+    """How tokens add up to the rows that they look up one by one; None where they share one row, or have their own."""
+    if runs.index is None or table.shape[0] == 1:
+        return None
+    return SumPlan.of(runs.index, table.shape[0]) if runs.plan is None else runs.plan
+
+
+def _by_row(sums: Tensor, runs: Runs, table: Tensor, chunks: int) -> Tensor:
+    """Sums of chunks (K, batch * runs * chunks, D) -> of rows of the table (K, U, D), in a fixed order."""
+    per_run = sums.view(len(sums), runs.batch * runs.runs, chunks, -1).sum(2)  # (K, batch * runs, D)
     if table.shape[0] == 1:
-        return per_run.sum(0, keepdim=True).to(table.dtype)
+        return per_run.sum(1, keepdim=True)
     if runs.index is None:
-        return per_run.to(table.dtype)
+        return per_run
     users = torch.arange(table.shape[0], device=table.device)[:, None] == runs.index  # (U, batch * runs)
-    return (users.to(per_run.dtype) @ per_run).to(table.dtype)
+    return users.to(per_run.dtype) @ per_run
 
 
 def _dense(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -162,7 +174,7 @@ def _constants(x: Tensor, gated: bool, normed: bool, table: Tensor) -> dict:
         "SHARED": table.shape[0] == 1,
         "BLOCK": block,
         "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
-        "num_warps": min(16, max(4, block // 256)),
+        "num_warps": min(16, max(1, block // 256)),
     }
 
 

@@ -79,6 +79,8 @@ def modulate_backward_kernel(
     share_gate,
     share_shift,
     share_gain,
+    order,
+    piece,
     run_length,
     chunk,
     chunks,
@@ -89,9 +91,20 @@ def modulate_backward_kernel(
     BLOCK: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """One program per chunk of a run's rows; its column sums go to row `program` of the shares."""
+    """One program per chunk of a run's rows; its column sums go to row `program` of the shares.
+
+    With an `order` of the rows, runs have one row each, and a program takes those from piece[program] to the next piece
+    in that order: they use the same row of the tables.
+    """
     program = tl.program_id(0).to(tl.int64)
-    run = program // chunks
+    if order is None:
+        run = program // chunks
+        first = (program % chunks) * chunk
+        last = tl.minimum(first + chunk, run_length)
+    else:
+        first = tl.load(piece + program)
+        last = tl.load(piece + program + 1)
+        run = tl.load(order + first, mask=first < last, other=0)
     table = _table_row(index, run, SHARED) * width
     column = tl.arange(0, BLOCK)
     inside = column < width
@@ -102,10 +115,11 @@ def modulate_backward_kernel(
         gain_factor = tl.load(gain + table + column, mask=inside, other=0.0).to(ACC)
         shift_sum = tl.zeros([BLOCK], ACC)
         gain_sum = tl.zeros([BLOCK], ACC)
-    first = (program % chunks) * chunk
-    last = tl.minimum(first + chunk, run_length)
     for i in range(first, last):
-        row = run * run_length + i
+        if order is None:
+            row = run * run_length + i
+        else:
+            row = tl.load(order + i)
         at = row * width + column
         if NORMED:
             g = tl.load(grad_modulated + at, mask=inside, other=0.0).to(ACC)

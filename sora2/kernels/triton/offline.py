@@ -142,7 +142,7 @@ def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bflo
     import triton
     import triton.language as tl
 
-    from sora2.kernels.triton import heads, heads_kernel, modulate, modulate_kernel
+    from sora2.kernels.triton import heads, heads_kernel, modulate, modulate_kernel, sums, sums_kernel
 
     data = f"*{_DTYPES[dtype]}"
     half = head // 2
@@ -168,6 +168,16 @@ def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bflo
     pointers |= dict.fromkeys(("mean", "rstd", "share_gate", "share_shift", "share_gain"), "*fp32")
     constants = modulate._constants(torch.empty(1, width), True, True, torch.empty(2, width))
     warps = constants.pop("num_warps")
-    for kernel in (modulate_kernel.modulate_kernel, modulate_kernel.modulate_backward_kernel):
-        found.append(compile_kernel(kernel, pointers, constants, warps=warps, floats=("eps",)))
+    by_run, sorted_ = constants | {"order": None, "piece": None}, {"order": "*i64", "piece": "*i32"}
+    backward = modulate_kernel.modulate_backward_kernel
+    found += [
+        compile_kernel(modulate_kernel.modulate_kernel, pointers, constants, warps=warps, floats=("eps",)),
+        compile_kernel(backward, pointers, by_run, warps=warps),
+        compile_kernel(backward, pointers | sorted_, constants, warps=warps),
+        compile_kernel(
+            sums_kernel.sum_kernel,
+            {"shares": "*fp32", "begin": "*i32", "out": "*fp32"},
+            {"COLUMNS": sums.COLUMNS, "TILE": sums.TILE},
+        ),
+    ]
     return found

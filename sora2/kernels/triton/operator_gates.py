@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sora2.kernels.dispatch import attention
 from sora2.kernels.pattern import dense_pattern
 from sora2.kernels.tiles import Tiles
 from sora2.kernels.triton import KernelError, KernelPattern, triton_attention
@@ -29,6 +30,20 @@ def operator_contract(bench: Bench) -> None:
     torch.library.opcheck(
         torch.ops.sora2.tile_attention_backward.default, back, test_utils=("test_schema", "test_faketensor")
     )
+
+
+def padded_without_a_pattern(bench: Bench) -> None:
+    """Keys that a mask hides are seen by nobody; a sample without any gives zero; nothing changes without a mask."""
+    batch, n, m = 3, 140, 150
+    q, k, v = (x.contiguous().requires_grad_() for x in draw(bench, (batch, 2, n, bench.heads[0]), m))
+    mask = torch.arange(m) < torch.tensor([[150], [131], [0]])
+    mask[0, 5:9] = False
+    for key_mask in (mask.to(bench.device), None):
+        ours, plain = (attention(q, k, v, key_mask=key_mask, backend=b) for b in ("triton", "reference"))
+        grads = [torch.autograd.grad(x.square().sum(), (q, k, v)) for x in (ours, plain)]
+        for a, b in zip((ours, *grads[0]), (plain, *grads[1]), strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
+    assert not attention(q, k, v, key_mask=mask.to(bench.device), backend="triton")[2].any()
 
 
 def compiled_and_checkpointed(bench: Bench) -> None:
@@ -92,6 +107,7 @@ def refusals(bench: Bench) -> None:
 OPERATOR_GATES: tuple[Callable[[Bench], None], ...] = (
     refusals,
     operator_contract,
+    padded_without_a_pattern,
     compiled_and_checkpointed,
     autocast,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from sora2.kernels.stream import Runs, Span
 from sora2.kernels.triton import modulate
 from sora2.kernels.triton.gates import Bench
 from sora2.kernels.triton.heads import split_heads
+from sora2.kernels.triton.sums import PIECE, SumPlan, sum_pieces
 
 EPS = 1e-6
 
@@ -117,4 +119,24 @@ def modulation(bench: Bench) -> None:
             _same(bench, both, plain_both, (x, update, *rest))
 
 
-TOKEN_GATES: tuple[Callable[[Bench], None], ...] = (heads, modulation)
+def sums(bench: Bench) -> None:
+    """Pieces have one row each, none is lost; a second sum gives every row, be it used by most tokens or by none."""
+    generator = torch.Generator().manual_seed(2)
+    for tokens, rows, width in ((700, 20, 24), (5, 9, 70), (64, 1, 8)):
+        index = torch.randint(rows, (tokens,), generator=generator)
+        index[: tokens // 2] = rows // 2
+        plan = SumPlan.of(index.to(bench.device), rows)
+        order, bounds = plan.order.cpu(), plan.piece.tolist()
+        assert sorted(order.tolist()) == list(range(tokens)) and bounds[-1] == tokens
+        shares = torch.zeros(2, plan.pieces, width)
+        source = torch.randn(2, tokens, width, generator=generator)
+        for i, (first, last) in enumerate(itertools.pairwise(bounds)):
+            assert last - first <= PIECE and len(index[order[first:last]].unique()) <= 1
+            shares[:, i] = source[:, order[first:last]].sum(1)
+        want = torch.zeros(2, rows, width).index_add_(1, index, source)
+        torch.testing.assert_close(
+            sum_pieces(shares.to(bench.device), plan).cpu(), want, rtol=1e-5, atol=1e-4
+        )
+
+
+TOKEN_GATES: tuple[Callable[[Bench], None], ...] = (heads, modulation, sums)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sora2.errors import UserError
+from sora2.host import noise_generator
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def damage_picture(
     stills: Tensor, grey: Tensor, config: DamageConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Both views (B, 3, K, H, W) and (B, T, h, w) of the same clips, in [-1, 1]."""
+    generator = noise_generator(generator, stills.device)
     draw = functools.partial(torch.rand, generator=generator, device=stills.device)
     B = len(stills)
     if draw(1) < config.soft:
@@ -76,6 +78,7 @@ def damage_picture(
 
 def damage_sound(audio: Tensor, config: DamageConfig, generator: torch.Generator) -> Tensor:
     """(B, channels, S)."""
+    generator = noise_generator(generator, audio.device)
     draw = functools.partial(torch.rand, generator=generator, device=audio.device)
     B = len(audio)
     gain = 10 ** (config.gain_db / 20 * (2 * draw(B, 1, 1) - 1))
