@@ -82,7 +82,7 @@ def run_in_parallel(
 ) -> None:
     """Gates and compilation, each in its own process; reports are saved as they come."""
     bench = Bench.interpreter() if machine.dry else Bench.card()
-    gates = gate_jobs(bench) if args.gates else []
+    gates = [j for j in gate_jobs(bench) if gate_of({"gate": j.name}) in args.only] if args.gates else []
     warm = [Job(f"warm {shape.name}", gpu_attention.warm, (shape,)) for shape in shapes] if args.warm else []
     if args.warm:
         warm.append(Job("warm tokens", gpu_tokens.warm))
@@ -131,6 +131,10 @@ def arguments() -> argparse.Namespace:
         "--jobs", type=int, default=1, help="processes of --gates and --warm; 1: gates in turn"
     )
     parser.add_argument("--job-seconds", type=float, default=90.0, help="for each of these processes")
+    every = sorted(gate.__name__ for gate in EVERY_GATE)
+    parser.add_argument(
+        "--only", nargs="+", choices=every, default=every, help="gates of --gates --jobs, 2 or more"
+    )
     parser.add_argument("--start", choices=("forkserver", "spawn"), default="forkserver", help="their kind")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="after these, --bench begins no shape"

@@ -21,7 +21,7 @@ from sora2.host import send
 from sora2.types import Batch, clean_modality
 
 #: Samples that are stacked at once when the datasets are read, and threads that read.
-CHUNK, READERS = 512, 4
+CHUNK, READERS = 512, 8
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ SIZES = ["run_length", "chunk", "chunks"]
 @triton.jit
 def _table_row(index, run, SHARED: tl.constexpr):
     """Which row of the tables a run of tokens uses."""
+    # One chain and one return: what follows an early return is compiled too, and there is no `index` to load from.
     if SHARED:
-        return run * 0
-    if index is None:
-        return run
-    return tl.load(index + run)
+        row = run * 0
+    elif index is None:
+        row = run
+    else:
+        row = tl.load(index + run)
+    return row
 
 
 @triton.jit(do_not_specialize=SIZES)

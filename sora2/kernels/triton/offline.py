@@ -169,10 +169,11 @@ def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bflo
     constants = modulate._constants(torch.empty(1, width), True, True, torch.empty(2, width))
     warps = constants.pop("num_warps")
     by_run, sorted_ = constants | {"order": None, "piece": None}, {"order": "*i64", "piece": "*i32"}
-    backward = modulate_kernel.modulate_backward_kernel
+    forward, backward = modulate_kernel.modulate_kernel, modulate_kernel.modulate_backward_kernel
+    for table in ({}, {"index": None}, {"index": None, "SHARED": True}):  # looked up, own, one row for all
+        for kernel, fixed in ((forward, constants), (backward, by_run)):
+            found.append(compile_kernel(kernel, pointers, fixed | table, warps=warps, floats=("eps",)))
     found += [
-        compile_kernel(modulate_kernel.modulate_kernel, pointers, constants, warps=warps, floats=("eps",)),
-        compile_kernel(backward, pointers, by_run, warps=warps),
         compile_kernel(backward, pointers | sorted_, constants, warps=warps),
         compile_kernel(
             sums_kernel.sum_kernel,
