@@ -15,7 +15,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox data-whole train-whole data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu data-whole train-whole data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -72,6 +72,10 @@ data-toybox: $(STAMP)
 
 train-toybox: data-toybox
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
+
+train-toybox-gpu: $(STAMP)
+	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_exact_latents --clips 32768 --validation-clips 512 --caption sentence+prompt --workers $(WORKERS) --batch-size 128 --device cuda
+	$(VENV)/bin/sora2 train experiment=toybox_bounce_gpu $(TRAIN)
 
 data-whole: $(STAMP)
 	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --out data/shards/toybox_s_latents --workers $(WORKERS) --device $(DEVICE)
