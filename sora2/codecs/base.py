@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sora2.atomic import save_safetensors, save_text
 from sora2.codecs.layers import mid_side
-from sora2.codecs.weights import pack
 from sora2.config import to_mapping
 from sora2.errors import UserError
+from sora2.weights import pack, unpack
+
+#: How the names of a codec's statistics begin: they are stored with every bit.
+STATISTICS = "latent_"
 
 
 class CodecError(UserError):
@@ -134,11 +138,19 @@ class LatentCodec(nn.Module):
         changes no bit, so that a decoder that is trained further keeps the fingerprint of its encoder.
         """
         folder = Path(folder)
-        tensors = pack(self.state_dict(), dtype)
+        tensors = pack(self.state_dict(), dtype, exact=STATISTICS)
         text = {"kind": self.kind, "config": to_mapping(self.config), "info": {} if info is None else info}
         save_safetensors(tensors, folder / "model.safetensors")
         save_text(json.dumps(text, indent=1) + "\n", folder / "config.json")
         return folder
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a saved codec in float32, with what was added to codecs since they were first saved."""
+    tensors = unpack(load_file(path))
+    if "latent_mean" in tensors:
+        tensors.setdefault("latent_spread", torch.ones_like(tensors["latent_mean"]))
+    return tensors
 
 
 def whole_cells(video: Tensor, temporal_stride: int, spatial_stride: int) -> Tensor:

@@ -9,11 +9,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sora2.codecs.adapters import load_diffusers
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.base import CodecError, LatentCodec, read_weights
 from sora2.codecs.spectral_vae import SpectralVAE
 from sora2.codecs.transform import AudioMDCT, VideoDCT
 from sora2.codecs.video_vae import VideoVAE
-from sora2.codecs.weights import read_weights
 from sora2.config import from_mapping
 
 #: All of this project; of each, `kind` and `config_class` name it.

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--dtype",
         choices=get_args(Dtype),
-        help="of the weights in the file (default: trainer.export_dtype of the run; int8 is for codecs)",
+        help="of the weights in the file (default: trainer.export_dtype of the run; int8: of its matrices)",
     )
     return parser
 

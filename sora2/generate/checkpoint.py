@@ -25,6 +25,7 @@ from sora2.generate.grid import Grid, World
 from sora2.generate.request import SamplingConfig
 from sora2.model import Transformer, TransformerConfig
 from sora2.model.config import upgrade
+from sora2.weights import PEAKS, is_quantized, unpack
 
 
 class CheckpointError(UserError):
@@ -126,7 +127,8 @@ def check_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     try:
         with safe_open(str(checkpoint.weights), framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if not name.endswith(PEAKS)]  # noqa: SIM118
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{checkpoint.weights} is damaged ({error}); copy it again or export the run again"
@@ -154,16 +156,18 @@ def load_model(
     and the disk through accelerate; blocks are never split.
 
     Raises:
-        CheckpointError: see `check_weights`.
+        CheckpointError: see `check_weights`; weights in 8 bits with a `device_map`.
     """
     with init_empty_weights(include_buffers=False):
         model = Transformer(checkpoint.model)
     check_weights(checkpoint, model)
     if device_map is None:
         weights = load_file(str(checkpoint.weights), device=str(device))
+        weights = unpack(weights) if is_quantized(weights) else weights
         model.load_state_dict({name: t.to(dtype) for name, t in weights.items()}, assign=True)
         model.to(device)
     else:
+        _check_spread(checkpoint)
         model = load_checkpoint_and_dispatch(
             model,
             checkpoint=str(checkpoint.weights),
@@ -175,6 +179,16 @@ def load_model(
             dtype=dtype,
         )
     return model.eval().requires_grad_(False)
+
+
+def _check_spread(checkpoint: Checkpoint) -> None:
+    """`CheckpointError` for weights in 8 bits, which accelerate would spread as they are."""
+    with safe_open(str(checkpoint.weights), framework="pt") as file:
+        if any(name.endswith(PEAKS) for name in file.keys()):  # noqa: SIM118
+            raise CheckpointError(
+                f"{checkpoint.weights} is stored in 8 bits, which a device map cannot spread: leave --device-map away, "
+                "or export the run again with --dtype bfloat16"
+            )
 
 
 def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:

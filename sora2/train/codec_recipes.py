@@ -16,15 +16,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.base import CodecError, LatentCodec
+from sora2.codecs.base import STATISTICS, CodecError, LatentCodec, read_weights
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.load import build_codec
 from sora2.codecs.spectral_vae import SpectralVAEConfig
 from sora2.codecs.video_vae import VideoVAEConfig
-from sora2.codecs.weights import pack, read_weights, unpack
 from sora2.host import noise_generator
 from sora2.toybox.foreground import has_own_noise
 from sora2.train.recipe import LossOutput, Progress, Recipe
+from sora2.weights import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,8 @@ class CodecRecipe(Recipe):
         self.initialized.fill_(not fresh_linear)
         if self.freeze_encoder:
             encoder = {n: t for n, t in self.model.state_dict().items() if not self.model.is_decoder(n)}
-            if any(
-                not torch.equal(encoder[n], t) for n, t in unpack(pack(encoder, self.export_dtype)).items()
-            ):
+            stored = unpack(pack(encoder, self.export_dtype, exact=STATISTICS))
+            if any(not torch.equal(encoder[name], tensor) for name, tensor in stored.items()):
                 raise CodecError(
                     f"trainer.export_dtype={str(self.export_dtype).removeprefix('torch.')} would round the frozen "
                     f"encoder of {folder} and change its latents: set trainer.export_dtype=float16, or float32"

@@ -73,7 +73,7 @@ class TrainerConfig:
     log_every_steps: int = 20
     render_every_samples: int | None = None  # None = no samples during training
     render_prompts: tuple[str, ...] = ()
-    export_dtype: Dtype = "float32"  # int8: of a codec's matrices
+    export_dtype: Dtype = "float32"  # int8: of matrices, with a scale per row
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
 
     @property

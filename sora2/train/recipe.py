@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sora2.errors import UserError
+from sora2.weights import unpack
 
 
 @dataclass
@@ -76,8 +77,8 @@ class Recipe(nn.Module):
         raise NotImplementedError
 
     def read_weights(self, path: Path) -> dict[str, Tensor]:
-        """The tensors of an export."""
-        return load_file(path)
+        """The tensors of an export, in float32."""
+        return unpack(load_file(path))
 
     def load_weights(self, folder: Path, fresh: Collection[str] = ()) -> None:
         """Start from exported weights instead of random ones (`init_from`).

@@ -26,6 +26,7 @@ from sora2.model.flops import attention_pairs, count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.types import Batch, clean_modality
+from sora2.weights import pack
 
 
 class DiffusionRecipe(Recipe):
@@ -67,8 +68,8 @@ class DiffusionRecipe(Recipe):
         return batch.size * forward_flops(self.model.config, tokens, attention_pairs=pairs)
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
-        weights = {name.removeprefix("model."): v.to(self.export_dtype) for name, v in averaged_state.items()}
-        save_safetensors(weights, folder / "model.safetensors")
+        weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
+        save_safetensors(pack(weights, self.export_dtype), folder / "model.safetensors")
         save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
 
 
@@ -137,7 +138,6 @@ def latent_fingerprints(config: TrainConfig) -> dict[str, str]:
 def plan(config: TrainConfig) -> list[tuple[str, str]]:
     """Rows of the printed plan: parameters, tokens, FLOPs, memory. Computed without allocating the model."""
     DiffusionConfig.from_dict(config.task)
-    _export_dtype(config)
     clip, count = config.clip, _count(config)
     density = count.pairs / (count.settings.depth * sum(count.tokens.values()) ** 2)
     chunk, total = count.settings.attention.chunk_seconds, sum(count.tokens.values())
@@ -189,13 +189,8 @@ def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
         "diffusion": to_mapping(diffusion),
         "sampling": config.sampling,
     }
-    return DiffusionRecipe(build_transformer(model_settings), diffusion, info, _export_dtype(config))
-
-
-def _export_dtype(config: TrainConfig) -> torch.dtype:
-    if config.trainer.export_dtype == "int8":
-        raise ConfigError("trainer.export_dtype=int8 is for codecs: set bfloat16, float16 or float32")
-    return getattr(torch, config.trainer.export_dtype)  # type: ignore[no-any-return]
+    stored = getattr(torch, config.trainer.export_dtype)
+    return DiffusionRecipe(build_transformer(model_settings), diffusion, info, stored)
 
 
 def callbacks(config: TrainConfig, folder: Path) -> list[L.Callback]:

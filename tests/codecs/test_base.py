@@ -7,7 +7,7 @@ import torch
 
 from sora2.codecs import CodecError, load_codec
 from sora2.codecs.load import read_info
-from sora2.codecs.weights import dequantize, quantize
+from sora2.weights import dequantize, quantize
 
 
 @pytest.mark.parametrize("kind", ["video_vae", "audio_vae"])

@@ -18,7 +18,7 @@ from sora2.cli import main
 from sora2.codecs import load_codec
 from sora2.config import ConfigError
 from sora2.generate import Pipeline, Request
-from sora2.generate.checkpoint import open_codecs, read_checkpoint
+from sora2.generate.checkpoint import CheckpointError, load_model, open_codecs, read_checkpoint
 from sora2.studies.path_loss import path_losses
 from sora2.train import checkpoint, step
 from sora2.train.compose import compose_config
@@ -76,10 +76,6 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
     text = capsys.readouterr().out
     for word in ("parameters", "tokens", "GFLOP per sample", "48 samples = 12 steps"):
         assert word in text
-    assert (
-        main(["train", *training_overrides(world, "dry", dry_run="true"), "trainer.export_dtype=int8"]) == 2
-    )
-    assert "trainer.export_dtype=int8 is for codecs" in capsys.readouterr().err
     assert not (world / "runs/dry").exists()
 
 
@@ -177,6 +173,29 @@ def test_a_token_can_be_a_single_cell_of_the_latent(world):
         folder / "export", world / "latents", 4, {"video": 3.0, "audio": 2.0}, tasks=("text_to_av",)
     )
     assert all(value > 0 for value in losses.values())
+
+
+def test_an_export_in_8_bits_is_the_average_within_its_steps_and_is_read_by_all(world):
+    settings = {"trainer.export_dtype": "int8"}
+    folder = train(compose_config(training_overrides(world, "export-int8", **settings)))
+    saved = checkpoint.load(checkpoint.newest(folder / "checkpoints"))["sora2"]["ema"]
+    stored = load_file(str(folder / "export/model.safetensors"))
+    assert {stored[n].dtype for n in stored if stored[n].ndim >= 2} == {torch.int8}
+    model = load_model(read_checkpoint(folder / "export"))
+    for name, value in model.state_dict().items():
+        average = saved[f"0.05/model.{name}"]
+        step = (
+            average.flatten(1).abs().amax(1).view(-1, *[1] * (average.ndim - 1)) / 127
+            if average.ndim > 1
+            else 0
+        )
+        assert ((value - average).abs() <= 0.51 * step + 1e-3 * average.abs() + 1e-6).all(), name
+    clip = Pipeline.from_checkpoint(folder / "export").generate([Request(prompt="a ball", seed=1)])[0]
+    assert clip.video.shape == (9, 32, 32, 3)
+    with pytest.raises(CheckpointError, match=r"8 bits, which a device map cannot spread.*--dtype bfloat16"):
+        load_model(read_checkpoint(folder / "export"), device_map="auto")
+    further = training_overrides(world, "further", init_from=str(folder / "export"))
+    assert main(["train", *further]) == 0
 
 
 @pytest.mark.parametrize(
