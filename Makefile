@@ -22,7 +22,7 @@ help:
 	@echo "make demo PROMPT=\"two green balls in the rain\"   the same, with your words"
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
-	@echo "make train-toybox  trains a checkpoint like the shipped one from nothing: data, latents, hours of training on a CPU"
+	@echo "make train-toybox  trains from nothing: data, latents, hours of training on a CPU; make train-toybox-gpu WORKERS=16: minutes of an H200"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
 	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
