@@ -195,8 +195,8 @@ def cached_tiling(
     tile: tuple[int, int, int],
     flat_tile: int,
     chunk_seconds: float | None,
-) -> tuple[Tiling, dict[Rule, TilePattern]]:
-    """`Tiling.of`, remembered, with an empty dict for the patterns of its rules.
+) -> tuple[Tiling, dict[tuple[Rule, torch.device], TilePattern]]:
+    """`Tiling.of`, remembered, with an empty dict for the patterns of its rules on the devices that want them.
 
     `parts` are (kind, tokens, grid), `clock` the bytes of the float32 seconds (rows, N) of all of them.
     """

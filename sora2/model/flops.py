@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from sora2.kernels import TilePattern
 from sora2.kernels.rules import VIDEO
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS
-from sora2.model.packing import OUTPUTS, pack, plan_segments, tile
+from sora2.model.packing import OUTPUTS, find_pattern, pack, plan_segments, tile
 from sora2.types import MODALITIES, Batch
 
 
@@ -78,9 +80,8 @@ def attention_pairs(config: TransformerConfig, batch: Batch) -> list[int] | None
     tiling, known = tile(batch, plan_segments(batch), config.attention)
     counts = {}
     for rule in set(config.attention.layers):
-        if rule not in known:
-            known[rule] = tiling.pattern(rule)
-        counts[rule] = listed_pairs(known[rule], rule.top_k)
+        pattern = find_pattern(rule, tiling, known, None, torch.device("cpu")) or tiling.pattern(rule)
+        counts[rule] = listed_pairs(pattern, rule.top_k)
     return [counts[config.attention.rule(layer)] for layer in range(config.depth)]
 
 

@@ -23,6 +23,8 @@ from sora2.model.config import GROUP_OF, AttentionConfig, ModelError, Transforme
 from sora2.model.rope import rotation_angles
 from sora2.types import Batch, Modality
 
+#: The patterns of a tiling, made once.
+Known = dict[tuple[Rule, torch.device], TilePattern]
 #: Runs of at least this many tokens are few.
 RUN_TOKENS = 4
 
@@ -112,7 +114,7 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
             )
     device = next(iter(present.values())).latent.device
     tiling: Tiling | None = None
-    known: dict[Rule, TilePattern] = {}
+    known: Known = {}
     if cache is None and not config.attention.is_dense:
         tiling, known = tile(batch, segments, config.attention)
         present, raster = reorder(present, segments, tiling.order.to(device))
@@ -173,9 +175,7 @@ def plan_segments(batch: Batch) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def tile(
-    batch: Batch, segments: tuple[Segment, ...], attention: AttentionConfig
-) -> tuple[Tiling, dict[Rule, TilePattern]]:
+def tile(batch: Batch, segments: tuple[Segment, ...], attention: AttentionConfig) -> tuple[Tiling, Known]:
     """The tiles of a batch's sequence, and the patterns found so far for them; both are remembered.
 
     The grid of the video is that of `batch.video_shape`; without it, or with padding behind it, tiles run along the
@@ -220,19 +220,18 @@ def reorder(
 def find_pattern(
     rule: Rule,
     tiling: Tiling | None,
-    known: dict[Rule, TilePattern],
+    known: Known,
     key_mask: Tensor | None,
     device: torch.device,
 ) -> TilePattern | None:
     """The pattern of a rule with the batch's padding; None where all see all."""
     if tiling is None or (rule.is_dense and tiling.rank is None):
         return None
-    if rule not in known:
-        known[rule] = tiling.pattern(rule)
-    pattern = known[rule]
-    if key_mask is not None:
-        pattern = pattern.with_padding(on_host(key_mask))
-    return pattern.to(device)
+    where = device if key_mask is None else torch.device("cpu")
+    if (rule, where) not in known:
+        known[rule, where] = tiling.pattern(rule).to(where)
+    pattern = known[rule, where]  # and what kernels have prepared of it
+    return pattern if key_mask is None else pattern.with_padding(on_host(key_mask)).to(device)
 
 
 def lay_out_by_run(tokens: int, per_run: Tensor, distinct: Tensor) -> bool:

@@ -10,7 +10,7 @@ from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.kernels import PatternError, Rule
 from sora2.model import ModelError, Transformer, TransformerConfig, build, initialize
 from sora2.model.config import AttentionConfig, upgrade
-from sora2.model.packing import level_runs
+from sora2.model.packing import level_runs, pack
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
 from tests.model.tiny import awake
 
@@ -357,6 +357,20 @@ def test_tile_order_is_not_seen_from_outside(model):
         results.append((out, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}))
     _close(results[0][0], results[1][0])
     _close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
+
+
+def test_batches_of_one_shape_share_a_pattern_and_what_is_prepared_of_it():
+    rule = Rule((3, 1, 1))
+    config = _with_rules(rule).config
+    whole = _batch().replace(video_shape=VIDEO)
+    whole = whole.replace(**{n: clean_modality(m.latent, m.positions) for n, m in whole.modalities().items()})
+    first, second = (pack(batch, config).patterns[rule] for batch in (whole, whole.replace(keys=())))
+    assert first is second
+    hidden = whole.video.mask.clone()
+    hidden[0, -1] = False
+    padded = pack(whole.replace(video=whole.video.replace(mask=hidden)), config).patterns[rule]
+    assert padded is not first and padded.key_rank is not None
+    assert pack(whole, config).patterns[rule] is first
 
 
 def test_a_window_is_what_a_token_can_reach():
