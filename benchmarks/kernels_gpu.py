@@ -63,10 +63,15 @@ def told(report: Report) -> Report:
     return report
 
 
-def run_all_gates(machine: Machine, first: int | None = None) -> list[dict[str, Any]]:
-    """In turn, in this process."""
+def chosen_gates(args: argparse.Namespace) -> list[Callable[[Bench], None]]:
+    """Those of --only, by default all."""
+    return [gate for gate in EVERY_GATE if gate.__name__ in args.only]
+
+
+def run_in_turn(machine: Machine, gates: Sequence[Callable[[Bench], None]]) -> list[dict[str, Any]]:
+    """In this process."""
     bench = Bench.interpreter() if machine.dry else Bench.card()
-    return [vars(told(report)) for report in run_gates(bench, EVERY_GATE[:first])]
+    return [vars(told(report)) for report in run_gates(bench, gates)]
 
 
 def to_tune(shapes: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -82,7 +87,7 @@ def run_in_parallel(
 ) -> None:
     """Gates and compilation, each in its own process; reports are saved as they come."""
     bench = Bench.interpreter() if machine.dry else Bench.card()
-    gates = [j for j in gate_jobs(bench) if gate_of({"gate": j.name}) in args.only] if args.gates else []
+    gates = gate_jobs(bench, chosen_gates(args)) if args.gates else []
     warm = [Job(f"warm {shape.name}", gpu_attention.warm, (shape,)) for shape in shapes] if args.warm else []
     if args.warm:
         warm.append(Job("warm tokens", gpu_tokens.warm))
@@ -132,9 +137,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--job-seconds", type=float, default=90.0, help="for each of these processes")
     every = sorted(gate.__name__ for gate in EVERY_GATE)
-    parser.add_argument(
-        "--only", nargs="+", choices=every, default=every, help="gates of --gates --jobs, 2 or more"
-    )
+    parser.add_argument("--only", nargs="+", choices=every, default=every, help="gates of --gates")
     parser.add_argument("--start", choices=("forkserver", "spawn"), default="forkserver", help="their kind")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="after these, --bench begins no shape"
@@ -209,7 +212,8 @@ def main() -> int:
         run_in_parallel(machine, args, shapes, results, save)
     known = ran_all(results.get("gates", [])) and (args.append or args.jobs > 1)
     if (args.gates and args.jobs == 1) or ((args.bench or every) and not known and not args.gates):
-        results["gates"] = run_all_gates(machine, None if args.gates or (every and not args.dry_run) else 4)
+        all_of_them = args.gates or (every and not args.dry_run)
+        results["gates"] = run_in_turn(machine, chosen_gates(args) if all_of_them else EVERY_GATE[:4])
     attention, tokens = may_be_timed(results, args.despite)
     save()
     code = 0 if attention and tokens else 1

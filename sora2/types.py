@@ -317,17 +317,8 @@ class Modality:
 
     def to(self, *args: Any, **kwargs: Any) -> Modality:
         """Move all tensors; a dtype applies to `latent` only."""
-        dtype_free = {k: v for k, v in kwargs.items() if k != "dtype"}
-        device_args = [a for a in args if not isinstance(a, torch.dtype)]
         latent = self.latent.to(*args, **kwargs)
-        if latent.is_cuda:
-            return Modality(latent, *send([self.positions, self.noise_level, self.mask], latent.device))
-        return Modality(
-            latent,
-            self.positions.to(*device_args, **dtype_free),
-            self.noise_level.to(*device_args, **dtype_free),
-            self.mask.to(*device_args, **dtype_free),
-        )
+        return Modality(latent, *send([self.positions, self.noise_level, self.mask], latent.device))
 
 
 def clean_modality(latent: Tensor, positions: Tensor, mask: Tensor | None = None) -> Modality:

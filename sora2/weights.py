@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -44,9 +44,9 @@ def pack(tensors: Mapping[str, Tensor], dtype: torch.dtype, exact: str | None = 
     return packed
 
 
-def is_quantized(packed: Mapping[str, Tensor]) -> bool:
-    """Whether some of what `pack` stored is in 8 bits."""
-    return any(name.endswith(PEAKS) for name in packed)
+def is_quantized(names: Iterable[str]) -> bool:
+    """Whether some of the tensors that `pack` stored under these names are in 8 bits."""
+    return any(name.endswith(PEAKS) for name in names)
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sora2.codecs import build_text_encoder, load_codecs
+from sora2.codecs import TextEncoder, build_text_encoder, load_codecs
 from sora2.data.encode import cut_captions, encode_shards
 from sora2.data.index import ShardIndex, find_shard_folders
 
@@ -73,17 +73,23 @@ def main(argv: list[str]) -> int:
                 overwrite=args.overwrite,
             ):
                 bar.update(done)
+    wider = wider_encoder(args)
     for _, out in pairs:
         print(f"{out}: {len(ShardIndex.load(out))} latent clips")
-        tell_cut_captions(out, args)
+        tell_cut_captions(out, wider, args.max_text_tokens)
     return 0
 
 
-def tell_cut_captions(folder: Path, args: argparse.Namespace) -> None:
+def wider_encoder(args: argparse.Namespace) -> TextEncoder:
+    """That sees what the encoder of the latents has cut."""
+    return build_text_encoder(args.text, args.max_text_tokens + 8)
+
+
+def tell_cut_captions(folder: Path, wider: TextEncoder, max_text_tokens: int) -> None:
     """Print how many captions of a folder of latents lost their end."""
-    cut = cut_captions(folder, build_text_encoder(args.text, args.max_text_tokens + 8))
+    cut = cut_captions(folder, wider)
     if cut:
         print(
-            f"  {len(cut)} captions are longer than {args.max_text_tokens} text tokens and lost their end "
+            f"  {len(cut)} captions are longer than {max_text_tokens} text tokens and lost their end "
             f"({', '.join(cut[:3])}): shorten them, or raise --max-text-tokens and data.max_text_tokens"
         )

@@ -11,7 +11,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from sora2.commands.encode import add_encoding_flags, tell_cut_captions
+from sora2.commands.encode import add_encoding_flags, tell_cut_captions, wider_encoder
 from sora2.config import ConfigError
 from sora2.data.toybox_shards import Encoding, ToyboxShards, write_toybox
 from sora2.toybox import SCENES, SPLITS, ToyboxConfig, get_scene, whole_world
@@ -137,14 +137,16 @@ def main(argv: list[str]) -> int:
     with tqdm(total=sum(j.clips for j in jobs), unit="clip", desc="toybox", dynamic_ncols=True) as bar:
         for done in write_toybox(jobs, workers=args.workers, overwrite=args.overwrite):
             bar.update(done)
+    wider = wider_encoder(args) if args.latents else None
     for job in jobs:
         print(f"{job.folder}: {job.clips} clips")
-        if args.latents:
-            tell_cut_captions(job.folder, args)
+        if wider is not None:
+            tell_cut_captions(job.folder, wider, args.max_text_tokens)
     return 0
 
 
 def read_encoding(args: argparse.Namespace) -> Encoding:
+    """What `add_encoding_flags` asked for."""
     return Encoding(
         video=args.video_codec,
         audio=args.audio_codec,

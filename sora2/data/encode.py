@@ -128,6 +128,22 @@ def read_shard(index: ShardIndex, shard: int, workers: int) -> Iterator[Clip]:
         raise DataError(f"shard {path} holds {seen} clips, its index says {len(rows)}. {shard_remedy(path)}")
 
 
+def describe(codecs: Codecs) -> dict[str, Any]:
+    """What KEY.json of a latent sample, and the job that made it, say of its encoders."""
+    return {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
+
+
+def pack_encoded(
+    clips: list[Clip], codecs: Codecs, info: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+) -> list[tuple[str, dict[str, bytes]]]:
+    """Key and members of the latent sample of each clip, all of one bucket; `clip.meta` is KEY.json but for `info`."""
+    encoded = encode_batch(clips, codecs, device, dtype)
+    return [
+        (clip.key, pack_latents(latents, {**clip.meta, **info}))
+        for clip, latents in zip(clips, encoded, strict=True)
+    ]
+
+
 def _batches(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
     """Runs of clips of one bucket, at most `size` long; at most one open batch per bucket."""
     waiting: dict[Bucket, list[Clip]] = {}
@@ -162,7 +178,7 @@ def encode_shards(
         raise DataError(f"--out {out} is the folder of the raw shards: choose another one")
     for bucket in index.buckets:
         check_bucket(bucket, codecs, str(index.folder))
-    info = {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
+    info = describe(codecs)
     settings = {
         "command": "encode",
         "raw": index.content_hash(),
@@ -179,10 +195,7 @@ def encode_shards(
             continue
         done: dict[str, dict[str, bytes]] = {}
         for batch in _batches(read_shard(index, number, workers), batch_size):
-            for clip, latents in zip(
-                batch, encode_batch(batch, codecs, torch.device(device), dtype), strict=True
-            ):
-                done[clip.key] = pack_latents(latents, {**clip.meta, **info})
+            done.update(pack_encoded(batch, codecs, info, torch.device(device), dtype))
             yield len(batch)
         entries.append(write_shard(path, sorted(done.items())))
     ShardIndex.from_entries(out, entries).save()

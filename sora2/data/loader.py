@@ -44,6 +44,15 @@ class DatasetConfig:
     weight: float = 1.0
     clips: int | None = None  # only its first so many, in the order of its shards; None = all
 
+    def count(self, dataset: LatentDataset | RawDataset) -> int:
+        """How many clips of the opened folder are used. `DataError` where it holds fewer."""
+        total = len(dataset) if self.clips is None else self.clips
+        if not 0 < total <= len(dataset):
+            raise DataError(
+                f"clips={self.clips} of {dataset.index.folder} must be in 1 .. {len(dataset)}, which it holds"
+            )
+        return total
+
 
 @dataclass(frozen=True)
 class LoaderConfig:
@@ -195,11 +204,7 @@ def _streams(
             raise DataError(
                 f"the weight of {dataset.index.folder} is {config.weight}: it must be positive, or leave it out"
             )
-        total = len(dataset) if config.clips is None else config.clips
-        if not 0 < total <= len(dataset):
-            raise DataError(
-                f"clips={config.clips} of {dataset.index.folder} must be in 1 .. {len(dataset)}, which it holds"
-            )
+        total = config.count(dataset)
         groups: dict[str, list[int]] = {}
         for i, bucket in enumerate(dataset.index.buckets):
             groups.setdefault(names[bucket], []).append(i)
@@ -246,10 +251,7 @@ class StatefulLoader:
         if config.on_device:
             self._resident = ResidentLatents(
                 self.datasets,
-                [
-                    len(d) if c.clips is None else c.clips
-                    for c, d in zip(config.datasets, datasets, strict=True)
-                ],
+                [c.count(d) for c, d in zip(config.datasets, datasets, strict=True)],
                 torch.device(device),
                 patch_size=config.patch_size,
                 max_text_tokens=config.max_text_tokens,

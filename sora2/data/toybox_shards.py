@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sora2.codecs import Codecs, load_codecs
-from sora2.data.encode import check_bucket, encode_batch, geometry
+from sora2.data.encode import check_bucket, describe, pack_encoded
 from sora2.data.errors import DataError
 from sora2.data.index import ShardEntry, ShardIndex, scan_shard
 from sora2.data.parallel import run_tasks
-from sora2.data.raw import clip_bucket, clip_meta, pack_clip
-from sora2.data.samples import pack_latents
+from sora2.data.raw import clip_meta, pack_clip
+from sora2.data.samples import Bucket
 from sora2.data.shards import begin_job, shard_name, write_shard
 from sora2.toybox import Toybox, ToyboxConfig
 from sora2.types import Clip
@@ -24,36 +24,22 @@ from sora2.types import Clip
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoders of clips that are written as latents, and where they compute; each process loads its own."""
+    """The encoders of clips that are written as latents, and where they compute; each process opens its own."""
 
-    video: Path | None = Path("checkpoints/video_vae")
-    audio: Path | None = Path("checkpoints/audio_vae")
-    text: str = "minilm"
-    text_tokens: int = 24
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-    batch_size: int = 16
-
-    def codecs(self) -> Codecs:
-        """On their device; loaded once per process."""
-        return _loaded(self)
-
-    def info(self) -> dict[str, Any]:
-        """What KEY.json of a latent sample says of them."""
-        return _info(self)
+    video: Path | None
+    audio: Path | None
+    text: str
+    text_tokens: int
+    device: str
+    dtype: torch.dtype
+    batch_size: int
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(encoding: Encoding) -> Codecs:
-    return load_codecs(encoding.video, encoding.audio, encoding.text, encoding.text_tokens).to(
-        encoding.device
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _info(encoding: Encoding) -> dict[str, Any]:
-    codecs = encoding.codecs()
-    return {"fingerprints": codecs.fingerprints(), "geometry": geometry(codecs)}
+def _opened(encoding: Encoding) -> tuple[Codecs, dict[str, Any]]:
+    """The encoders on their device, and what samples say of them."""
+    codecs = load_codecs(encoding.video, encoding.audio, encoding.text, encoding.text_tokens)
+    return codecs.to(encoding.device), describe(codecs)
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ class ToyboxShards:
         if self.encoding is None:
             return {**what, "crf": self.crf}
         dtype = str(self.encoding.dtype).removeprefix("torch.")
-        return {**what, "latents": True, "dtype": dtype, **self.encoding.info()}
+        return {**what, "latents": True, "dtype": dtype, **_opened(self.encoding)[1]}
 
 
 @dataclass(frozen=True)
@@ -95,20 +81,24 @@ def _write(task: _Task) -> tuple[Path, ShardEntry]:
     if task.encoding is None:
         samples = [(clip.key, pack_clip(clip, crf=task.crf)) for clip in clips]
     else:
-        samples = pack_encoded(clips, task.encoding)
+        samples = _encode(clips, task.encoding)
     return task.path.parent, write_shard(task.path, samples)
 
 
-def pack_encoded(clips: Sequence[Clip], encoding: Encoding) -> list[tuple[str, dict[str, bytes]]]:
-    """Key and members of the latent sample of each clip; the clips are of one size."""
-    codecs, info = encoding.codecs(), encoding.info()
+def _encode(clips: Sequence[Clip], encoding: Encoding) -> list[tuple[str, dict[str, bytes]]]:
+    """Key and members of the latent sample of each clip."""
+    codecs, info = _opened(encoding)
+    named = [clip.replace(meta=clip_meta(clip)) for clip in clips]
     samples: list[tuple[str, dict[str, bytes]]] = []
-    for first in range(0, len(clips), encoding.batch_size):
-        batch = list(clips[first : first + encoding.batch_size])
-        encoded = encode_batch(batch, codecs, torch.device(encoding.device), encoding.dtype)
-        for clip, latents in zip(batch, encoded, strict=True):
-            samples.append((clip.key, pack_latents(latents, {**clip_meta(clip), **info})))
+    for first in range(0, len(named), encoding.batch_size):
+        batch = named[first : first + encoding.batch_size]
+        samples += pack_encoded(batch, codecs, info, torch.device(encoding.device), encoding.dtype)
     return samples
+
+
+def _bucket(config: ToyboxConfig) -> Bucket:
+    """The size of all clips of a world."""
+    return Bucket(**{field.name: getattr(config, field.name) for field in fields(Bucket)})
 
 
 def write_toybox(jobs: Sequence[ToyboxShards], *, workers: int = 1, overwrite: bool = False) -> Iterator[int]:
@@ -119,7 +109,7 @@ def write_toybox(jobs: Sequence[ToyboxShards], *, workers: int = 1, overwrite: b
     """
     for job in jobs:
         if job.encoding is not None:
-            check_bucket(clip_bucket(Toybox(job.config).clip(0)), job.encoding.codecs(), str(job.folder))
+            check_bucket(_bucket(job.config), _opened(job.encoding)[0], str(job.folder))
     entries: dict[Path, list[ShardEntry]] = {}
     missing: list[_Task] = []
     for job in jobs:

@@ -184,7 +184,7 @@ def load_model(
 def _check_spread(checkpoint: Checkpoint) -> None:
     """`CheckpointError` for weights in 8 bits, which accelerate would spread as they are."""
     with safe_open(str(checkpoint.weights), framework="pt") as file:
-        if any(name.endswith(PEAKS) for name in file.keys()):  # noqa: SIM118
+        if is_quantized(file.keys()):
             raise CheckpointError(
                 f"{checkpoint.weights} is stored in 8 bits, which a device map cannot spread: leave --device-map away, "
                 "or export the run again with --dtype bfloat16"

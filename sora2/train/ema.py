@@ -41,6 +41,7 @@ class PowerEMA:
         ]
 
     def to(self, device: torch.device) -> None:
+        """Move all averages."""
         for average in self.averages:
             average.update({name: value.to(device) for name, value in average.items()})
 
