@@ -24,7 +24,7 @@ help:
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains from nothing: data, latents, hours of training on a CPU; make train-toybox-gpu WORKERS=16: minutes of an H200"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
-	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu\")"
+	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu data.batch_size=1536 data.on_device=true\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
