@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from sora2.kernels.cpu.choice import library_for
 from sora2.kernels.cpu.pointwise import SquaredReLU
+from sora2.kernels.triton import activation as on_gpu
+from sora2.kernels.triton import takes
 
 
 class _SquaredReLU(torch.autograd.Function):
@@ -31,4 +33,6 @@ def squared_relu(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return torch.relu(x).square()
     library = library_for(x)
-    return _SquaredReLU.apply(x) if library is None else SquaredReLU.apply(library, x)
+    if library is not None:
+        return SquaredReLU.apply(library, x)
+    return on_gpu.squared_relu(x) if takes(x) else _SquaredReLU.apply(x)

@@ -222,6 +222,10 @@ def _automatic(call: Call) -> Choice:
             reasons.append(f"{name} {reason}")
         return Choice("sdpa", "; ".join(reasons), _waste(call, "sdpa"))
     if device != "cpu" or dtype == torch.float16:
+        if call.key_mask is not None and dtype.itemsize == 2 and _triton_why_not(call) is None:
+            return Choice(
+                "triton", "padding is one number per key; given a mask, PyTorch leaves its fastest kernels"
+            )
         return Choice("sdpa", f"PyTorch's fused kernels serve {dtype} on {device}")
     if compiled.outruns_flash(call):
         return Choice("compiled", "float32 in AVX-512, which MKL under the flash kernel leaves aside on AMD")

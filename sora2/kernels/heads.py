@@ -101,11 +101,11 @@ class _MergeHeads(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        b, h, _, dh = ctx.shape
-        out = grad.new_empty(ctx.shape)
+        b, h, n, dh = ctx.shape
+        out = grad.new_empty(b, n, h, dh)  # token-major: whole rows are copied
         for s in ctx.spans:
-            out[:, :, s.sequence] = grad[s.rows].view(b, -1, h, dh).transpose(1, 2)
-        return out, None
+            out[:, s.sequence] = grad[s.rows].view(b, -1, h, dh)
+        return out.transpose(1, 2), None
 
 
 def split_heads(

@@ -138,11 +138,20 @@ def _inspect(name: str, cubin: bytes, shared: int) -> Compiled:
 
 
 def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bfloat16) -> list[Compiled]:
-    """The token-wise kernels as `heads` and `modulate` launch them on a stream of this width."""
+    """The token-wise kernels as `heads`, `modulate` and `activation` launch them on a stream of this width."""
     import triton
     import triton.language as tl
 
-    from sora2.kernels.triton import heads, heads_kernel, modulate, modulate_kernel, sums, sums_kernel
+    from sora2.kernels.triton import (
+        activation,
+        activation_kernel,
+        heads,
+        heads_kernel,
+        modulate,
+        modulate_kernel,
+        sums,
+        sums_kernel,
+    )
 
     data = f"*{_DTYPES[dtype]}"
     half = head // 2
@@ -181,4 +190,7 @@ def compile_token_kernels(width: int, head: int, dtype: torch.dtype = torch.bflo
             {"COLUMNS": sums.COLUMNS, "TILE": sums.TILE},
         ),
     ]
+    pointers = dict.fromkeys(("x", "out", "grad_out", "grad_x"), data)
+    for kernel in (activation_kernel.squared_relu_kernel, activation_kernel.squared_relu_backward_kernel):
+        found.append(compile_kernel(kernel, pointers, {"BLOCK": activation.BLOCK}))
     return found

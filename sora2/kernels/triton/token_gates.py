@@ -12,6 +12,7 @@ from sora2.kernels.heads import split_heads_reference
 from sora2.kernels.modulate import gated_add_reference, norm_modulate_reference
 from sora2.kernels.stream import Runs, Span
 from sora2.kernels.triton import modulate
+from sora2.kernels.triton.activation import BLOCK, squared_relu
 from sora2.kernels.triton.gates import Bench
 from sora2.kernels.triton.heads import split_heads
 from sora2.kernels.triton.sums import PIECE, SumPlan, sum_pieces
@@ -139,4 +140,24 @@ def sums(bench: Bench) -> None:
         )
 
 
-TOKEN_GATES: tuple[Callable[[Bench], None], ...] = (heads, modulation, sums)
+def activation(bench: Bench) -> None:
+    """Squared ReLU of less than a block, of several and a rest, and of a transposed view; NaN is not lost."""
+
+    def plain(x: Tensor) -> Sequence[Tensor]:
+        return (torch.relu(x).square(),)
+
+    def ours(x: Tensor) -> Sequence[Tensor]:
+        return (squared_relu(x),)
+
+    def turned(x: Tensor) -> Sequence[Tensor]:
+        return (squared_relu(x.t()).t(),)
+
+    for dtype in _dtypes(bench):
+        for shape in ((3, 5), (3, BLOCK + 1)):
+            (x,) = _inputs(bench, dtype, shape)
+            _same(bench, ours, plain, (x,))
+            _same(bench, turned, plain, (x,))
+    assert bool(squared_relu(torch.tensor([float("nan")], device=bench.device)).isnan())
+
+
+TOKEN_GATES: tuple[Callable[[Bench], None], ...] = (heads, modulation, sums, activation)
