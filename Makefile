@@ -74,7 +74,7 @@ train-toybox: data-toybox
 	$(VENV)/bin/sora2 train experiment=toybox_bounce $(TRAIN)
 
 train-toybox-gpu: $(STAMP)
-	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_exact_latents --clips 32768 --validation-clips 512 --caption sentence+prompt --workers $(WORKERS) --batch-size 128 --device cuda
+	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_exact_latents --clips 65536 --validation-clips 512 --caption sentence+prompt --workers $(WORKERS) --batch-size 128 --device cuda
 	$(VENV)/bin/sora2 train experiment=toybox_bounce_gpu $(TRAIN)
 
 data-whole: $(STAMP)

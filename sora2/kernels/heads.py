@@ -94,18 +94,17 @@ class _MergeHeads(torch.autograd.Function):
         ctx.spans, ctx.shape = spans, x.shape
         b, h, n, dh = x.shape
         out = x.new_empty(b * n, h * dh)
-        for s in spans:
-            out[s.rows].view(b, -1, h, dh).copy_(x[:, :, s.sequence].transpose(1, 2))
+        parts = [out[s.rows].view(b, -1, h * dh) for s in spans]
+        rows = x.transpose(1, 2).flatten(2)  # (B, N, H Dh), no copy where attention wrote it so
+        torch.split_with_sizes_copy(rows, [p.shape[1] for p in parts], dim=1, out=parts)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        b, h, n, dh = ctx.shape
-        out = grad.new_empty(b, n, h, dh)  # token-major: whole rows are copied
-        for s in ctx.spans:
-            out[:, s.sequence] = grad[s.rows].view(b, -1, h, dh)
-        return out.transpose(1, 2), None
+        b, h, _, dh = ctx.shape
+        rows = torch.cat([grad[s.rows].view(b, -1, h * dh) for s in ctx.spans], dim=1)  # (B, N, H Dh)
+        return rows.unflatten(2, (h, dh)).transpose(1, 2), None
 
 
 def split_heads(

@@ -11,14 +11,17 @@ from sora2.kernels.triton.offline import SHARED_LIMIT, compile_attention, compil
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 KERNELS = ("forward", "query_gradient", "key_gradient")
+#: Spill instructions of heads of 128 at most. On an H200 two blocks a multiprocessor that spill a little outrun one
+#: that does not: 3.23 ms for 3.61 forward, 5.67 for 7.35 dK and dV (`benchmarks/results/kernels_gpu_tuning.json`).
+SPILLS = {("forward", 128): 128, ("key_gradient", 128): 32}
 
 
 @pytest.mark.parametrize("head", [pytest.param(64, marks=pytest.mark.slow), 128])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_attention_in_16_bits_uses_warpgroup_products_and_spills_nothing(kernel: str, head: int) -> None:
+def test_attention_in_16_bits_uses_warpgroup_products_and_hardly_spills(kernel: str, head: int) -> None:
     report = compile_attention(kernel, torch.bfloat16, head)
     assert report.warpgroup_products > 0, report
-    assert report.local_accesses == 0 and report.stack == 0, report
+    assert report.local_accesses <= SPILLS.get((kernel, head), 0), report
     assert report.shared <= SHARED_LIMIT, report
 
 

@@ -30,14 +30,16 @@ class Blocks:
         return replace(self, queries=_block(query_size, self.queries), keys=_block(key_size, self.keys))
 
 
-#: (kernel, bytes per element, head size) -> blocks. Smaller heads use the entry of 64.
+#: (kernel, bytes per element, head size) -> blocks. Smaller heads use the entry of 64. Those of two bytes are the
+#: fastest on an H200: of 128 for 31,476 tokens (`benchmarks/kernels_gpu.py --tune`), of 64 for 1,536 padded samples
+#: of 220 tokens.
 TABLE: dict[tuple[str, int, int], Blocks] = {
-    ("forward", 2, 128): Blocks(128, 128, 8, 3),
-    ("query_gradient", 2, 128): Blocks(128, 64, 8, 3),
-    ("key_gradient", 2, 128): Blocks(64, 128, 8, 2),
-    ("forward", 2, 64): Blocks(128, 128, 8, 3),
-    ("query_gradient", 2, 64): Blocks(128, 128, 8, 2),
-    ("key_gradient", 2, 64): Blocks(128, 128, 8, 2),
+    ("forward", 2, 128): Blocks(128, 64, 4, 3, tensor_maps=True),
+    ("query_gradient", 2, 128): Blocks(64, 64, 4, 2, tensor_maps=True),
+    ("key_gradient", 2, 128): Blocks(64, 64, 4, 2, tensor_maps=True),
+    ("forward", 2, 64): Blocks(128, 64, 4, 2),
+    ("query_gradient", 2, 64): Blocks(64, 64, 4, 2),
+    ("key_gradient", 2, 64): Blocks(64, 64, 4, 2),
     ("forward", 4, 128): Blocks(32, 32, 4, 2),
     ("query_gradient", 4, 128): Blocks(32, 32, 8, 2),
     ("key_gradient", 4, 128): Blocks(32, 16, 8, 2),
