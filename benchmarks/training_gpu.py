@@ -38,7 +38,6 @@ from sora2.model.presets import PRESETS
 from sora2.train import parallel
 from sora2.train.config import OptimizerConfig, TrainConfig, TrainerConfig
 from sora2.train.module import TrainingModule
-from sora2.train.recipe import LossOutput
 from sora2.train.step import DiffusionRecipe
 from sora2.train.throughput import measure_peak_flops
 from sora2.types import AudioShape, Batch, VideoShape, clean_modality
@@ -84,16 +83,14 @@ def load(folder: Path, rows: int, device: torch.device) -> Batch:
 
 
 class Timed(TrainingModule):
-    """Adds up how long the host waits for the gradients of each step."""
+    """Adds up how long the host waits to hear that a step was finite."""
 
     waited = 0.0
 
-    def _optimizer_step(self, outputs: dict[str, LossOutput]) -> None:
-        if self.device.type == "cuda":
-            start = time.perf_counter()
-            torch.cuda.synchronize()
-            self.waited += time.perf_counter() - start
-        super()._optimizer_step(outputs)
+    def settle(self) -> None:
+        start = time.perf_counter()
+        super().settle()
+        self.waited += time.perf_counter() - start
 
 
 class Watch(L.Callback):

@@ -60,6 +60,25 @@ def _part(packed: Tensor, start: int, like: Tensor) -> Tensor:
     return packed[start : start + like.numel() * like.element_size()].view(like.dtype).view(like.shape)
 
 
+class Arriving:
+    """Numbers on their way to the host while the device goes on: `read` waits for them, and for nothing asked later."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if x.device.type != "cuda":
+            self._numbers = x.detach().clone()
+            return
+        self._numbers = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        self._numbers.copy_(x.detach(), non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record(torch.cuda.current_stream(x.device))
+
+    def read(self) -> Tensor:
+        if self._event is not None:
+            self._event.synchronize()
+        return self._numbers
+
+
 def noise_generator(generator: torch.Generator, device: torch.device | str) -> torch.Generator:
     """For draws of many numbers on `device`: `generator` where that is its device, else one of the device's own.
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sora2.host import SOURCE, _packed, _part, noise_generator, on_host, send
+from sora2.host import SOURCE, Arriving, _packed, _part, noise_generator, on_host, send
 
 
 def test_tensors_packed_into_one_transfer_come_out_as_they_went_in():
@@ -35,3 +35,10 @@ def test_what_was_sent_is_read_on_the_host_and_what_was_made_of_it_is_not():
 def test_noise_comes_from_the_generator_itself_where_that_lives():
     generator = torch.Generator().manual_seed(3)
     assert noise_generator(generator, "cpu") is generator
+
+
+def test_what_arrives_is_what_it_was_when_it_was_sent():
+    x = torch.tensor([1.0, 2.0])
+    arriving = Arriving(x)
+    x.zero_()
+    assert arriving.read().tolist() == [1.0, 2.0]

@@ -52,6 +52,7 @@ class ProgressLine(L.Callback):
             self.bar.update(size)
         if not module.at_step_boundary or trainer.global_step % module.config.trainer.log_every_steps:
             return
+        module.settle()
         report = self.meter.report(
             _wait_seconds(trainer), module.config.trainer.max_samples - module.samples_seen
         )
@@ -154,6 +155,7 @@ class Checkpointer(L.Callback):
         if self.checkpoint_due.due(module.samples_seen) or trainer.should_stop:
             self.save(trainer, module)
         if self.snapshot_due.due(module.samples_seen) and module.ema is not None and trainer.is_global_zero:
+            module.settle()
             module.ema.save_snapshot(self.folder.parent / "ema", module.samples_seen)
 
     def save(self, trainer: L.Trainer, module: TrainingModule) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sora2.config import to_mapping
 from sora2.errors import UserError
+from sora2.host import Arriving
 from sora2.train.config import OptimizerConfig, TrainConfig
 from sora2.train.ema import PowerEMA, named_parameters
 from sora2.train.optimizer import build_optimizer
@@ -23,7 +25,31 @@ from sora2.train.recipe import LossOutput, Progress, Recipe
 
 
 class NonFiniteError(UserError):
-    """A loss or gradient became NaN or infinite; nothing was updated."""
+    """A loss or gradient became NaN or infinite; nothing that came of it was stored."""
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """What must be finite for a step to count, on its way to the host, and what the step was."""
+
+    numbers: Arriving  # gradient norms and losses
+    norms: list[Tensor]
+    losses: dict[str, Tensor]
+    samples_before: int
+    keys: list[str]
+
+    def refuse(self, updated: bool) -> None:
+        """Raises `NonFiniteError` unless all is finite. `updated`: whether the optimizer was let go ahead meanwhile."""
+        if torch.isfinite(self.numbers.read()).all():
+            return
+        losses = {name: float(value) for name, value in self.losses.items()}
+        raise NonFiniteError(
+            f"non-finite loss or gradient after {self.samples_before} samples: gradient norms "
+            f"{[float(n) for n in self.norms]}, losses of the last micro-batch {losses}. "
+            f"{'Nothing of it was stored' if updated else 'Nothing was updated'}. "
+            f"Samples of this step: {', '.join(self.keys)}. Inspect them with `sora2 inspect`, or resume from "
+            "the last checkpoint with a lower optimizer.lr."
+        )
 
 
 def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
@@ -75,6 +101,7 @@ class TrainingModule(L.LightningModule):
         self.grad_norm: Tensor | None = None
         self._micro_batches = 0
         self._samples_at_step_start = 0
+        self._unchecked: StepCheck | None = None
         self.ema: PowerEMA | None = None
 
     def averaged_parameters(self) -> dict[str, Tensor]:
@@ -130,8 +157,12 @@ class TrainingModule(L.LightningModule):
         norms = [torch.nn.utils.clip_grad_norm_(p, o.grad_clip) for p in groups.values()]
         self.grad_norm = norms[0]
         checked = torch.stack([*norms, *(t.to(norms[0]) for t in self.latest_totals.values())])
-        if not torch.isfinite(checked).all():
-            self._refuse(norms)
+        losses = {**self.latest_totals, **self.latest}
+        this = StepCheck(Arriving(checked), norms, losses, self._samples_at_step_start, self.step_keys)
+        self.settle()
+        self._unchecked = this
+        if not self.looks_back:
+            self.settle()
         begun = Progress(self._samples_at_step_start, self.progress.max_samples)
         for name, optimizer in zip(groups, optimizers, strict=True):
             for group in optimizer.param_groups:
@@ -143,14 +174,17 @@ class TrainingModule(L.LightningModule):
                 self.averaged_parameters(), self.samples_seen, self.samples_seen - self._samples_at_step_start
             )
 
-    def _refuse(self, norms: list[Tensor]) -> None:
-        losses = {name: float(value) for name, value in {**self.latest_totals, **self.latest}.items()}
-        raise NonFiniteError(
-            f"non-finite loss or gradient after {self._samples_at_step_start} samples: gradient norms "
-            f"{[float(n) for n in norms]}, losses of the last micro-batch {losses}. Nothing was updated. "
-            f"Samples of this step: {', '.join(self.step_keys)}. Inspect them with `sora2 inspect`, or resume from "
-            "the last checkpoint with a lower optimizer.lr."
-        )
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step is checked when the next one has been asked for: a GPU would stand still while its host waits
+        for the answer. What a refused step spoils is never stored."""
+        return self.device.type == "cuda"
+
+    def settle(self) -> None:
+        """Check the last step, if it was not; to be called before anything is stored. Raises `NonFiniteError`."""
+        last, self._unchecked = self._unchecked, None
+        if last is not None:
+            last.refuse(updated=self.looks_back)
 
     @property
     def at_step_boundary(self) -> bool:
@@ -167,6 +201,7 @@ class TrainingModule(L.LightningModule):
 
         sigma_rel: the width over which they were averaged; None: not averaged.
         """
+        self.settle()
         info = {
             "samples_seen": self.samples_seen,
             "sigma_rel": sigma_rel,
@@ -175,6 +210,7 @@ class TrainingModule(L.LightningModule):
         self.recipe.export(folder, weights, info)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.settle()
         checkpoint["sora2"] = {
             "samples_seen": self.samples_seen,
             "config": to_mapping(self.config),

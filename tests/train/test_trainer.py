@@ -23,21 +23,27 @@ from sora2.studies.path_loss import path_losses
 from sora2.train import checkpoint, step
 from sora2.train.compose import compose_config
 from sora2.train.config import OptimizerConfig
-from sora2.train.module import NonFiniteError, keyed_generator, learning_rate
+from sora2.train.module import NonFiniteError, TrainingModule, keyed_generator, learning_rate
 from sora2.train.recipe import Progress
 from sora2.train.run import train
 from tests.worlds import save_tiny_codecs, training_overrides, write_latents
 
 
-def test_a_nan_in_one_sample_stops_before_the_update_and_names_it(world):
-    write_latents(world / "broken", world / "codecs", broken=7)
+@pytest.mark.parametrize(("looks_back", "every"), [(False, 4), (True, 4), (True, 1000)])
+def test_a_nan_in_one_sample_stops_before_anything_of_it_is_stored_and_names_it(
+    world, monkeypatch, looks_back, every
+):
+    monkeypatch.setattr(TrainingModule, "looks_back", looks_back)  # as on a CPU, as on a GPU
+    name = f"nan-{looks_back}-{every}"
+    folder = write_latents(world / "broken" / name, world / "codecs", broken=7)
     data = {
-        "data.datasets": f"[{{path: {world / 'broken'}, weight: 1.0}}]",
-        "trainer.checkpoint_every_samples": 4,
+        "data.datasets": f"[{{path: {folder}, weight: 1.0}}]",
+        "trainer.checkpoint_every_samples": every,
     }
-    with pytest.raises(NonFiniteError, match="clip-007"):
-        train(compose_config(training_overrides(world, "nan", **data)))
-    newest = checkpoint.newest(world / "runs/nan/checkpoints")
+    said = "Nothing of it was stored" if looks_back else "Nothing was updated"
+    with pytest.raises(NonFiniteError, match=rf"(?s){said}.*clip-007"):
+        train(compose_config(training_overrides(world, name, **data)))
+    newest = checkpoint.newest(world / "runs" / name / "checkpoints")
     weights = {} if newest is None else checkpoint.load(newest)["state_dict"]
     assert all(torch.isfinite(value).all() for value in weights.values())
 
