@@ -17,22 +17,43 @@ from sora2.toybox.captions import WORDS, Phrases, count_words, enumerate_things
 from sora2.toybox.controls import Controls
 from sora2.toybox.randomness import pick
 
-#: attribute -> value -> everyday words. No phrase of one value occurs in a phrase of another.
+#: attribute -> value -> everyday words, the usual ones more often. No phrase of a value occurs in one of another value.
 EVERYDAY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "color": {
-            "red": ("red", "red", "scarlet", "ruby red", "cherry red"),
-            "orange": ("orange", "orange", "amber"),
-            "yellow": ("yellow", "yellow", "golden", "lemon yellow"),
-            "green": ("green", "green", "emerald", "grass green"),
-            "blue": ("blue", "blue", "azure", "navy blue"),
-            "purple": ("purple", "purple", "violet", "lilac"),
+            "red": (
+                *("red",) * 5, "scarlet", "ruby red", "cherry red", "brick red", "blood red", "tomato red",
+                "maroon", "rose red",
+            ),
+            "orange": (
+                *("orange",) * 5, "amber", "tangerine", "pumpkin orange", "carrot orange", "peach", "burnt orange",
+                "coral orange", "rusty orange", "ginger",
+            ),
+            "yellow": (
+                *("yellow",) * 5, "golden", "lemon yellow", "canary yellow", "sunny yellow", "banana yellow",
+                "honey yellow", "butter yellow", "blond", "corn yellow",
+            ),
+            "green": (
+                *("green",) * 5, "emerald", "grass green", "lime green", "olive green", "mint green", "forest green",
+                "jungle green", "leaf green", "pea green",
+            ),
+            "blue": (
+                *("blue",) * 5, "azure", "navy blue", "sky blue", "royal blue", "sapphire", "ocean blue", "ultramarine",
+                "denim blue", "turquoise blue",
+            ),
+            "purple": (
+                *("purple",) * 5, "violet", "lilac", "lavender", "plum", "grape purple", "berry purple", "royal purple",
+                "orchid",
+            ),
         },
-        "size": {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")},
+        "size": {
+            "small": ("small", "small", "little", "little", "tiny", "teeny", "wee", "petite"),
+            "big": ("big", "big", "large", "large", "huge", "giant", "massive", "oversized"),
+        },
         "material": {
-            "rubber": ("rubber", "rubber", "rubbery"),
-            "wood": ("wooden", "wood", "timber"),
-            "metal": ("metal", "steel", "iron"),
+            "rubber": ("rubber", "rubber", "rubber", "rubbery", "soft rubber", "gum"),
+            "wood": ("wooden", "wooden", "wood", "timber", "pine", "walnut", "maple", "carved wooden"),
+            "metal": ("metal", "metal", "steel", "steel", "iron", "metallic", "brass", "tin", "aluminium"),
         },
         "noun": {"ball": ("ball", "ball", "ball", "sphere", "orb")},
         "gravity": {
@@ -41,9 +62,9 @@ EVERYDAY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "high": ("in high gravity", "in strong gravity", "as on a heavy planet"),
         },
         "ambience": {
-            "silence": ("in silence", "in a quiet room", "no background noise"),
-            "rain": ("in the rain", "on a rainy day", "while it rains"),
-            "wind": ("in the wind", "on a windy day", "wind blowing"),
+            "silence": ("in silence", "in a quiet room", "no background noise", "in a silent room"),
+            "rain": ("in the rain", "on a rainy day", "while it rains", "in a shower", "rain falling", "on a wet day"),
+            "wind": ("in the wind", "on a windy day", "wind blowing", "in a stiff breeze"),
         },
         "background": {
             "plain": ("in front of a plain wall", "against a bare wall"),
@@ -65,7 +86,7 @@ EVERYDAY: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "pacing": {"slow": ("slow", "slowly"), "fast": ("fast", "quickly")},
         "light": {"dusk": ("at sunset", "at dusk"), "lamp": ("by lamplight", "under a lamp")},
     }
-)
+)  # fmt: skip
 
 #: Words that no caption and no prompt has: what a model makes of them, it has from the text encoder alone.
 NEVER_SAID: Mapping[str, Mapping[str, str]] = MappingProxyType(

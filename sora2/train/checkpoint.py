@@ -18,10 +18,10 @@ PATTERN = re.compile(r"^samples-(\d+)\.ckpt$")
 
 #: Config sections that must not change between a checkpoint and the run that resumes from it. The data are checked
 #: by the loader, which knows whether their order would stay the same.
-FIXED = ("recipe", "seed", "model", "codec", "codecs", "task", "ema")
+FIXED = ("recipe", "seed", "model", "codec", "codecs", "task", "ema", "train_only")
 FIXED_TRAINER = ("accumulate", "precision", "cpu_kernels")
-#: Settings of the trainer that came later, as runs of before had them.
-EARLIER = {"cpu_kernels": "plain"}
+#: Settings that came later, as runs of before had them.
+EARLIER: dict[str, Any] = {"trainer": {"cpu_kernels": "plain"}, "train_only": []}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -79,7 +79,7 @@ def check_resumable(saved: dict[str, Any], config: TrainConfig, path: Path) -> l
 
     Raises `ConfigError` when a section that decides the weights or the order of data differs, naming the keys.
     """
-    old, new = _flatten({"trainer": EARLIER}) | _flatten(saved), _flatten(to_mapping(config))
+    old, new = _flatten(EARLIER) | _flatten(saved), _flatten(to_mapping(config))
     differing = {
         k: (old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
     }

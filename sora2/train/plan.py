@@ -25,13 +25,17 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
         *recipe_lines,
         ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {world} devices"),
         ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
-        ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}"),
+        ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}" + _only(config.train_only)),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
         ("kernels", str(cpu_kernels()) if t.accelerator != "gpu" else "of the GPU"),
         ("checkpoint", f"every {t.checkpoint_every_samples:,} samples" + _minutes(t.checkpoint_every_minutes)),
         ("log", config.logger.name + (" (offline)" if config.logger.name == "wandb" and config.logger.offline else "")),
     ]  # fmt: skip
     return "\n".join(f"{name:>12}  {text}" for name, text in rows)
+
+
+def _only(parts: tuple[str, ...]) -> str:
+    return f"; learns only {', '.join(parts)}" if parts else ""
 
 
 def _minutes(minutes: float | None) -> str:

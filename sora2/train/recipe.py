@@ -76,6 +76,20 @@ class Recipe(nn.Module):
         """Write inference weights (safetensors) and config under `folder`."""
         raise NotImplementedError
 
+    def freeze_all_but(self, parts: Collection[str]) -> None:
+        """Only parameters whose names hold one of `parts` (`train_only`) go on learning.
+
+        Raises `UserError` when a part is in no name.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        for part in parts:
+            if not any(part in name for name in names):
+                raise UserError(
+                    f"train_only: no parameter has {part!r} in its name; there is, say, {names[0]}"
+                )
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(any(part in name for part in parts))
+
     def read_weights(self, path: Path) -> dict[str, Tensor]:
         """The tensors of an export, in float32."""
         return unpack(load_file(path))

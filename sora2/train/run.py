@@ -74,6 +74,8 @@ def _train(config: TrainConfig, folder: Path) -> Path:
     recipe = recipe_module.build(config, fingerprints)
     if config.init_from is not None and resume_from is None:
         recipe.load_weights(Path(config.init_from), config.init_fresh)
+    if config.train_only:
+        recipe.freeze_all_but(config.train_only)
     parallel.apply(recipe, config.trainer)
     module = TrainingModule(recipe, config)
     save_text(yaml.safe_dump(to_mapping(config), sort_keys=False), folder / "config.yaml")
@@ -121,7 +123,7 @@ def settled(config: TrainConfig, folder: Path) -> TrainerConfig:
     """
     trainer, begun = config.trainer, folder / "config.yaml"
     if checkpoint.newest(folder / "checkpoints") and begun.exists():
-        first = checkpoint.EARLIER | yaml.safe_load(begun.read_text())["trainer"]
+        first = checkpoint.EARLIER["trainer"] | yaml.safe_load(begun.read_text())["trainer"]
         kept = {
             name: first[name] for name in ("precision", "cpu_kernels") if getattr(trainer, name) == "auto"
         }

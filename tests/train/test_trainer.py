@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from sora2.cli import main
 from sora2.codecs import load_codec
 from sora2.config import ConfigError
+from sora2.errors import UserError
 from sora2.generate import Pipeline, Request
 from sora2.generate.checkpoint import CheckpointError, load_model, open_codecs, read_checkpoint
 from sora2.studies.path_loss import path_losses
@@ -27,6 +28,19 @@ from sora2.train.module import NonFiniteError, TrainingModule, keyed_generator, 
 from sora2.train.recipe import Progress
 from sora2.train.run import train
 from tests.worlds import save_tiny_codecs, training_overrides, write_latents
+
+
+def test_only_what_is_named_learns_and_a_name_that_is_nowhere_is_refused(world):
+    first = train(compose_config(training_overrides(world, "first-half")))
+    more = {"init_from": first / "export", "train_only": "[.text]", "optimizer.name": "muon"}
+    then = train(compose_config(training_overrides(world, "words", **more)))
+    before, after = (load_file(folder / "export/model.safetensors") for folder in (first, then))
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(".text" in name for name in moved)
+    with pytest.raises(ConfigError, match="train_only"):
+        train(compose_config(training_overrides(world, "words", **more | {"train_only": "[.audio]"})))
+    with pytest.raises(UserError, match=r"train_only.*'\.txet'"):
+        train(compose_config(training_overrides(world, "typo", **more | {"train_only": "[.txet]"})))
 
 
 @pytest.mark.parametrize(("looks_back", "every"), [(False, 4), (True, 4), (True, 1000)])
