@@ -15,7 +15,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu data-whole train-whole data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu train-words data-whole train-whole data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -23,6 +23,7 @@ help:
 	@echo "make test          the test suite          make test-all   also the heavy checks"
 	@echo "make bench         ratios against peers    make lint       ruff and mypy"
 	@echo "make train-toybox  trains from nothing: data, latents, hours of training on a CPU; make train-toybox-gpu WORKERS=16: minutes of an H200"
+	@echo "make train-words   what follows that one in the shipped checkpoint: everyday words, on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
 	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu data.batch_size=1536 data.on_device=true\")"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
@@ -76,6 +77,10 @@ train-toybox: data-toybox
 train-toybox-gpu: $(STAMP)
 	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_exact_latents --clips 65536 --validation-clips 512 --caption sentence+prompt --workers $(WORKERS) --batch-size 128 --device cuda
 	$(VENV)/bin/sora2 train experiment=toybox_bounce_gpu $(TRAIN)
+
+train-words: data-toybox
+	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_prompts --clips 12288 --validation-clips 0 --caption prompt --workers 2
+	$(VENV)/bin/sora2 train experiment=toybox_words $(TRAIN)
 
 data-whole: $(STAMP)
 	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --out data/shards/toybox_s_latents --workers $(WORKERS) --device $(DEVICE)
