@@ -222,7 +222,9 @@ def _automatic(call: Call) -> Choice:
             reasons.append(f"{name} {reason}")
         return Choice("sdpa", "; ".join(reasons), _waste(call, "sdpa"))
     if device != "cpu" or dtype == torch.float16:
-        if call.key_mask is not None and dtype.itemsize == 2 and _triton_why_not(call) is None:
+        # The compiler would trace how the lists are made.
+        padded = call.key_mask is not None and not torch.compiler.is_compiling()
+        if padded and dtype.itemsize == 2 and _triton_why_not(call) is None:
             return Choice(
                 "triton", "padding is one number per key; given a mask, PyTorch leaves its fastest kernels"
             )
