@@ -116,8 +116,10 @@ def build_loader(
     kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
     cached = config.cache_in_memory and not config.on_device
     datasets = [kind(d.path, cache_in_memory=cached) for d in config.datasets]
-    if cached:
-        _check_memory(sum(d.held_bytes(c.clips) for c, d in zip(config.datasets, datasets, strict=True)))
+    if cached or config.on_device:
+        needed = sum(d.held_bytes(c.clips) for c, d in zip(config.datasets, datasets, strict=True))
+        setting, where = ("cache_in_memory", "cpu") if cached else ("on_device", device)
+        _check_memory(needed, setting, torch.device(where))
     for dataset in datasets:
         _check_streams(dataset, config)
         if config.kind == LATENTS and codecs_fingerprints is not None:
@@ -131,13 +133,16 @@ def build_loader(
     return StatefulLoader(datasets, config, rank, world_size, device)
 
 
-def _check_memory(needed: int) -> None:
-    """A machine that runs out of memory stands still before it fails: say so at the start."""
-    available = psutil.virtual_memory().available
+def _check_memory(needed: int, setting: str, device: torch.device) -> None:
+    """A machine that runs out of memory stands still before it fails, a card fails halfway: say so at the start."""
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0]
+    else:
+        available = psutil.virtual_memory().available
     if needed > 0.9 * available:
         raise DataError(
-            f"data.cache_in_memory=true would keep {needed / 1e9:.1f} GB of decoded samples, and "
-            f"{available / 1e9:.1f} GB of memory are free: set data.cache_in_memory=false, which reads every sample "
+            f"data.{setting}=true would keep {needed / 1e9:.1f} GB of decoded samples on {device}, and "
+            f"{available / 1e9:.1f} GB of memory are free there: set data.{setting}=false, which reads every sample "
             "when it is needed"
         )
 

@@ -234,9 +234,15 @@ def test_a_cache_larger_than_the_memory_is_refused_before_it_fills(raw, latents,
     stored.close()
     settings = config(raw, kind="raw", require_audio=False, cache_in_memory=True)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
-    with pytest.raises(DataError, match=r"would keep .* GB of decoded samples.*data.cache_in_memory=false"):
+    with pytest.raises(
+        DataError, match=r"would keep .* GB of decoded samples on cpu.*data.cache_in_memory=false"
+    ):
         build_loader(settings)
     build_loader(replace(settings, cache_in_memory=False)).close()
+    with monkeypatch.context() as scarce:
+        scarce.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+        with pytest.raises(DataError, match=r"data.on_device=true would keep .*data.on_device=false"):
+            build_loader(config(latents, on_device=True))
     half = replace(settings.datasets[0], clips=5)
     build_loader(replace(settings, datasets=(half,))).close()
 
