@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from sora2.atomic import save_json
 from sora2.cli import run_apart
@@ -28,8 +28,8 @@ ROOT = CONFIG_DIR.parent
 class StudyRunner:
     """The runs of one study under `folder`, and its record at `record`.
 
-    Several processes may work on a study at once: each run and each cell is made by one of them while others that need
-    it wait, and the record is made from all.
+    Several processes may work on a study at once: each run and each cell is made by one of them, the others make other
+    cells meanwhile and wait only for a run that they need, and the record is made from all.
     """
 
     def __init__(
@@ -51,15 +51,22 @@ class StudyRunner:
                 raise ConfigError(f"--cells {name}: study {self.name} has {', '.join(self.study.cells)}")
         if self.study.evaluations:
             self._real()
-        for seed in seeds:
-            for name in cells:
-                self._cell(name, seed)
-                self.write_record()
+        elsewhere = [
+            (name, seed) for seed in seeds for name in cells if not self._cell(name, seed, wait=False)
+        ]
+        for name, seed in elsewhere:  # that others were making: they may have stopped
+            self._cell(name, seed, wait=True)
 
-    def _cell(self, name: str, seed: int) -> None:
+    def _cell(self, name: str, seed: int, wait: bool) -> bool:
+        """Whether the cell is done: False where another process is making it, and it is not waited for."""
         path = self.folder / "cells" / f"{name}-seed{seed}.json"
-        with self._in_turn(path):
-            self._measure_cell(name, seed, path)
+        try:
+            with self._in_turn(path).acquire(timeout=-1 if wait else 0):
+                self._measure_cell(name, seed, path)
+        except Timeout:
+            return False
+        self.write_record()
+        return True
 
     def _in_turn(self, path: Path) -> FileLock:
         """Held while `path` is made; the system lets go of it however its process ends."""

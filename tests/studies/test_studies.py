@@ -147,13 +147,16 @@ def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, 
 
 
 def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
-    """Two that ask for the same cells at once: every run is trained and every cell measured by one of them."""
-    trained, measured = [], []
+    """Two that ask for the same cells at once: every run is trained and every cell measured by one of them, and none
+    stands still while the other trains."""
+    trained, measured, at_once = [], [], [0]
 
     def train(command, *asked, folder):
         name = next(a for a in asked if str(a).startswith("name="))
         trained.append(name)
+        at_once.append(at_once[-1] + 1)
         time.sleep(0.3)
+        at_once.append(at_once[-1] - 1)
         export = tmp_path / "runs" / "rates" / name.removeprefix("name=") / "export"
         export.mkdir(parents=True)
         (export / "model.safetensors").touch()
@@ -172,6 +175,7 @@ def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
         list(pool.map(work, range(2)))
     assert sorted(trained) == [f"name={cell}-seed{seed}" for cell in ("fast", "slow") for seed in (0, 1)]
     assert len(measured) == 4
+    assert max(at_once) == 2
     records = [json.loads((tmp_path / f"{n}.json").read_text())["cells"] for n in range(2)]
     assert [len(r) for r in records] == [4, 4]
 
