@@ -68,7 +68,7 @@ data-film: $(STAMP)
 	$(VENV)/bin/sora2 encode data/shards/film --out data/shards/film_latents
 
 data-toybox: $(STAMP)
-	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 16384 --validation-clips 512 --test-clips 512 --caption sentence+prompt --workers 2
+	$(VENV)/bin/sora2 toybox --out data/shards/toybox --clips 16384 --validation-clips 512 --test-clips 512 --caption sentence+prompt --workers $(WORKERS)
 	$(VENV)/bin/sora2 encode data/shards/toybox --out data/shards/toybox_latents
 
 train-toybox: data-toybox
@@ -79,7 +79,7 @@ train-toybox-gpu: $(STAMP)
 	$(VENV)/bin/sora2 train experiment=toybox_bounce_gpu $(TRAIN)
 
 train-words: data-toybox
-	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_prompts --clips 12288 --validation-clips 0 --caption prompt --workers 2
+	$(VENV)/bin/sora2 toybox --latents --out data/shards/toybox_prompts --clips 12288 --validation-clips 0 --caption prompt --workers $(WORKERS)
 	$(VENV)/bin/sora2 train experiment=toybox_words $(TRAIN)
 
 data-whole: $(STAMP)

@@ -94,17 +94,16 @@ class _MergeHeads(torch.autograd.Function):
         ctx.spans, ctx.shape = spans, x.shape
         b, h, n, dh = x.shape
         out = x.new_empty(b * n, h * dh)
-        parts = [out[s.rows].view(b, -1, h * dh) for s in spans]
-        rows = x.transpose(1, 2).flatten(2)  # (B, N, H Dh), no copy where attention wrote it so
-        torch.split_with_sizes_copy(rows, [p.shape[1] for p in parts], dim=1, out=parts)
+        parts = [out[s.rows].view(b, -1, h, dh) for s in spans]
+        torch.split_with_sizes_copy(x.transpose(1, 2), [p.shape[1] for p in parts], dim=1, out=parts)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         b, h, _, dh = ctx.shape
-        rows = torch.cat([grad[s.rows].view(b, -1, h * dh) for s in ctx.spans], dim=1)  # (B, N, H Dh)
-        return rows.unflatten(2, (h, dh)).transpose(1, 2), None
+        rows = torch.cat([grad[s.rows].view(b, -1, h, dh) for s in ctx.spans], dim=1)  # (B, N, H, Dh)
+        return rows.transpose(1, 2), None
 
 
 def split_heads(

@@ -21,7 +21,9 @@ SPILLS = {("forward", 128): 128, ("key_gradient", 128): 32}
 def test_attention_in_16_bits_uses_warpgroup_products_and_hardly_spills(kernel: str, head: int) -> None:
     report = compile_attention(kernel, torch.bfloat16, head)
     assert report.warpgroup_products > 0, report
-    assert report.local_accesses <= SPILLS.get((kernel, head), 0), report
+    spills = SPILLS.get((kernel, head), 0)
+    assert report.local_accesses <= spills, report
+    assert spills or report.stack == 0, report
     assert report.shared <= SHARED_LIMIT, report
 
 

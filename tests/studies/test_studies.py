@@ -5,6 +5,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from threading import Lock
 
 import matplotlib.pyplot as plt
 import pytest
@@ -149,14 +150,16 @@ def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, 
 def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
     """Two that ask for the same cells at once: every run is trained and every cell measured by one of them, and none
     stands still while the other trains."""
-    trained, measured, at_once = [], [], [0]
+    trained, measured, at_once, counting = [], [], [0], Lock()
 
     def train(command, *asked, folder):
         name = next(a for a in asked if str(a).startswith("name="))
         trained.append(name)
-        at_once.append(at_once[-1] + 1)
+        with counting:
+            at_once.append(at_once[-1] + 1)
         time.sleep(0.3)
-        at_once.append(at_once[-1] - 1)
+        with counting:
+            at_once.append(at_once[-1] - 1)
         export = tmp_path / "runs" / "rates" / name.removeprefix("name=") / "export"
         export.mkdir(parents=True)
         (export / "model.safetensors").touch()

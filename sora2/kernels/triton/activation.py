@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from sora2.kernels.triton.device import on_device_of
 
 #: Numbers of one program.
 BLOCK = 2048
@@ -27,7 +28,7 @@ class _SquaredReLU(torch.autograd.Function):
         out = torch.empty_like(x)
         ctx.save_for_backward(x)
         if x.numel():
-            with _device(x):
+            with on_device_of(x):
                 squared_relu_kernel[_grid(x)](x, out, x.numel(), BLOCK=BLOCK, num_warps=4)
         return out
 
@@ -39,14 +40,10 @@ class _SquaredReLU(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         grad, out = grad.contiguous(), torch.empty_like(x)
         if x.numel():
-            with _device(x):
+            with on_device_of(x):
                 squared_relu_backward_kernel[_grid(x)](x, grad, out, x.numel(), BLOCK=BLOCK, num_warps=4)
         return out
 
 
 def _grid(x: Tensor) -> tuple[int]:
     return (-(-x.numel() // BLOCK),)
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

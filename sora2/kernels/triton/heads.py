@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sora2.kernels.stream import Span
+from sora2.kernels.triton.device import on_device_of
 
 #: Tokens of one program.
 TOKENS = 16
@@ -68,7 +68,7 @@ def _split(qkv, gain, cosine, sine, spans, batch, eps):  # type: ignore[no-untyp
 
     tokens, heads, length, constants = _grid(qkv, gain, batch)
     q, k, v = _empty(qkv, gain, batch)
-    with _device(qkv):
+    with on_device_of(qkv):
         split_kernel[(-(-tokens // TOKENS),)](
             *(qkv, gain, cosine, sine, sequence_of_rows(tuple(spans), batch, qkv.device), q, k, v),
             *(tokens, heads, length, cosine.shape[0] * length, qkv.stride(0), eps),
@@ -97,7 +97,7 @@ def _split_backward(grad_q, grad_k, grad_v, qkv, gain, cosine, sine, spans, batc
     programs = -(-tokens // TOKENS)
     total = torch.float64 if qkv.dtype == torch.float64 else torch.float32
     shares = qkv.new_empty(programs, *gain.shape, dtype=total)
-    with _device(qkv):
+    with on_device_of(qkv):
         split_backward_kernel[(programs,)](
             *(
                 qkv,
@@ -141,7 +141,3 @@ def _gradients(ctx: Any, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor) -> tupl
 
 
 _split.register_autograd(_gradients, setup_context=_save)
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

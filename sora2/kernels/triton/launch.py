@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sora2.kernels.triton.blocks import Blocks, blocks
+from sora2.kernels.triton.device import on_device_of
 
 #: Tensors of one `KernelLists`, see `KernelLists.tensors`.
 LISTS = 7
@@ -42,7 +42,7 @@ def forward(
     lists = problem.lists[:LISTS]
     row_parts = -(-problem.query_size // cut.queries)
     tiles = lists[0].shape[0] - 1
-    with _device(q):
+    with on_device_of(q):
         forward_kernel[(tiles * row_parts * h * b,)](
             *(q, k, v, *_tensor_maps(cut, cut.keys, k, v), out, lse),
             *_ranks(problem, q),
@@ -78,7 +78,7 @@ def query_gradient(
     lists = problem.lists[:LISTS]
     row_parts = -(-problem.query_size // cut.queries)
     tiles = lists[0].shape[0] - 1
-    with _device(q):
+    with on_device_of(q):
         query_gradient_kernel[(tiles * row_parts * h * b,)](
             *(q, k, v, *_tensor_maps(cut, cut.keys, k, v), out, grad_out, lse, grad_lse, delta, grad_q),
             *_ranks(problem, q),
@@ -113,7 +113,7 @@ def key_gradient(
     lists = problem.lists[LISTS:]
     row_parts = -(-problem.key_size // cut.keys)
     tiles = lists[0].shape[0] - 1
-    with _device(q):
+    with on_device_of(q):
         key_gradient_kernel[(tiles * row_parts * h * b,)](
             *(q, k, v, grad_out, *_tensor_maps(cut, cut.queries, q, grad_out), lse, delta, grad_k, grad_v),
             *_ranks(problem, q),
@@ -199,7 +199,3 @@ def _ranks(problem: Problem, q: Tensor) -> tuple[Tensor, Tensor]:
 def _rank_strides(problem: Problem) -> list[int]:
     ranks = (problem.query_rank, problem.key_rank)
     return [0 if r is None or r.shape[0] == 1 else r.stride(0) for r in ranks]
-
-
-def _device(q: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(q.device) if q.is_cuda else nullcontext()

@@ -7,7 +7,6 @@ stored; the backward sums a table's gradient in two fixed steps, within chunks o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sora2.kernels.stream import Runs
+from sora2.kernels.triton.device import on_device_of
 from sora2.kernels.triton.sums import SumPlan, sum_pieces
 
 #: Programs of one backward launch at which a GPU is busy: eight per multiprocessor of the largest.
@@ -64,7 +64,7 @@ class _Modulate(torch.autograd.Function):
         added = torch.empty_like(x) if gated else None
         modulated = torch.empty_like(x) if normed else None
         mean, rstd = (x.new_empty(x.shape[0], dtype=_total(x)) if normed else None for _ in range(2))
-        with _device(x):
+        with on_device_of(x):
             for r, gate, shift, gain in zip(runs, gates, shifts, gains, strict=True):
                 rows = r.rows.stop - r.rows.start
                 if rows == 0:
@@ -95,7 +95,7 @@ class _Modulate(torch.autograd.Function):
         g_x = torch.empty_like(h) if normed else g_added
         g_update = torch.empty_like(h) if gated else None
         found: list[list[Tensor]] = [[], [], []]  # gradients of gates, shifts, gains
-        with _device(h):
+        with on_device_of(h):
             for r, gate, gain in zip(ctx.runs, gates, gains, strict=True):
                 table = gain if gate is None else gate
                 rows, lines = r.rows.stop - r.rows.start, r.batch * r.runs
@@ -176,7 +176,3 @@ def _constants(x: Tensor, gated: bool, normed: bool, table: Tensor) -> dict:
         "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "num_warps": min(16, max(1, block // 256)),
     }
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
