@@ -15,7 +15,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu train-words data-whole train-whole data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu train-words data-whole train-whole train-whole-gpu data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -25,7 +25,7 @@ help:
 	@echo "make train-toybox  trains from nothing: data, latents, hours of training on a CPU; make train-toybox-gpu WORKERS=16: minutes of an H200"
 	@echo "make train-words   what follows that one in the shipped checkpoint: everyday words, on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
-	@echo "make train-whole   the same of the whole world: a GPU's work (WORKERS=16 DEVICE=cuda TRAIN=\"trainer=gpu data.batch_size=1536 data.on_device=true\")"
+	@echo "make train-whole-gpu WORKERS=16   the same of the whole world; make train-whole, on a CPU, is for those with days"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
@@ -87,6 +87,10 @@ data-whole: $(STAMP)
 
 train-whole: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s $(TRAIN)
+
+train-whole-gpu: $(STAMP)
+	$(MAKE) data-whole DEVICE=cuda
+	$(VENV)/bin/sora2 train experiment=toybox_s_gpu $(TRAIN)
 
 speedrun: data-toybox
 	$(PY) scripts/speedrun.py $(SPEEDRUN)

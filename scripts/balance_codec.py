@@ -30,6 +30,7 @@ def main() -> int:
     add("--shards", type=Path, nargs="+", required=True, help="raw training clips, as many of each folder")
     add("--clips", type=int, default=96, help="of them, on which the decoder is probed")
     add("--power", type=float, default=1.0, help="1: latents as pixels weigh; 0: directions alone")
+    add("--dtype", choices=("float16", "int8"), default="float16", help="of the weights in the file")
     add("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.clips < 1:
@@ -45,7 +46,7 @@ def main() -> int:
         **read_info(args.codec),
         "balanced": {"power": args.power, "clips": args.clips, "shards": [str(s) for s in args.shards]},
     }
-    print(balanced.save(args.out, dtype=torch.float16, info=info))
+    print(balanced.save(args.out, dtype=getattr(torch, args.dtype), info=info))
     return 0
 
 

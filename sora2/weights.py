@@ -28,16 +28,18 @@ def dequantize(integers: Tensor, peaks: Tensor) -> Tensor:
     return (integers.float().flatten(1) * peaks.float()[:, None] / 127).view(integers.shape)
 
 
-def pack(tensors: Mapping[str, Tensor], dtype: torch.dtype, exact: str | None = None) -> dict[str, Tensor]:
+def pack(
+    tensors: Mapping[str, Tensor], dtype: torch.dtype, exact: str | None = None, longer: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
     """Weights as they are stored; torch.int8 is for matrices and filters, the rest is in float16 then.
 
-    Tensors whose name begins with `exact` keep every bit.
+    Tensors whose name begins with `exact` keep every bit, those that begin with one of `longer` at least 16.
     """
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if exact is not None and name.startswith(exact):
             packed[name] = tensor
-        elif dtype == torch.int8 and tensor.ndim >= 2:
+        elif dtype == torch.int8 and tensor.ndim >= 2 and not name.startswith(longer):
             packed[name], packed[name + PEAKS] = quantize(tensor)
         else:
             packed[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)

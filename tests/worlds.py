@@ -36,13 +36,14 @@ def write_latents(
     count: int = 40,
     broken: int | None = None,
     text_tokens: int | None = None,
+    caption: str = "clip number",
 ) -> Path:
     """`count` latent samples of random numbers; sample `broken` holds a NaN."""
     codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes", text_tokens)
     video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
     generator = torch.Generator().manual_seed(1)
-    captions = [f"clip number {i}" for i in range(count)]
+    captions = [f"{caption} {i}" for i in range(count)]
     text, mask = codecs.text.encode(captions)
     with ShardWriter(folder, shard_size=16) as writer:
         for i in range(count):

@@ -52,13 +52,13 @@ class StepCheck:
         )
 
 
-def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose stream is a pure function of `key`, such as (seed, rank, samples seen).
+def keyed_generator(*key: int) -> torch.Generator:
+    """A generator on the CPU whose stream is a pure function of `key`, such as (seed, rank, samples seen).
 
     Random draws never depend on what was drawn before, so a resumed run repeats an uninterrupted one.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def learning_rate(base: float, config: OptimizerConfig, progress: Progress) -> float:
@@ -133,7 +133,7 @@ class TrainingModule(L.LightningModule):
             self.step_keys = []
         self.step_keys += list(batch["keys"] if isinstance(batch, dict) else batch.keys)
 
-        generator = keyed_generator("cpu", self.config.seed, self.global_rank, self.samples_seen)
+        generator = keyed_generator(self.config.seed, self.global_rank, self.samples_seen)
         outputs = self.recipe.losses(batch, generator, self.progress)
         for output in outputs.values():
             self.manual_backward(output.total / accumulate)

@@ -70,7 +70,7 @@ class Validator(L.Callback):
         with averaged_weights(module), trainer.precision_plugin.forward_context():
             for i, held in enumerate(self.batches):
                 batch = data.transfer_batch_to_device(held, module.device, 0)
-                generator = keyed_generator("cpu", 0x5EED, i)
+                generator = keyed_generator(0x5EED, i)
                 output = module.recipe.losses(batch, generator, module.progress)["main"]
                 for name, value in {"main": output.total, **output.named}.items():
                     if torch.isfinite(value):

@@ -72,6 +72,21 @@ def test_the_first_directions_are_those_that_show_most(video_vae):
     assert errors[0] == max(errors) and errors[0] > 1.5 * errors[-1]
 
 
+def test_eight_bits_cost_it_what_they_cost_before(case, tmp_path):
+    codec, inputs = case
+    made = balance(codec, *latent_metric(codec, inputs), 1.0)
+    codec.save(tmp_path / "before", dtype=torch.int8)
+    made.save(tmp_path / "after", dtype=torch.int8)
+
+    def lost(exact, folder):
+        short = load_codec(folder)
+        with torch.no_grad():
+            pairs = [(exact.decode(exact.encode(x)), short.decode(short.encode(x))) for x in inputs]
+        return sum(float((a - b).square().mean()) for a, b in pairs)
+
+    assert lost(made, tmp_path / "after") < 2 * lost(codec, tmp_path / "before")
+
+
 def test_it_is_saved_as_any_codec(tmp_path):
     codec = shake(VideoVAE(SMALL_VIDEO))
     inputs = [torch.rand(1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(s)) for s in range(4)]

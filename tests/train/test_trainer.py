@@ -100,12 +100,14 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
 
 
 def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
-    assert main(["train", "experiment=toybox_s", "trainer=cpu", "dry_run=true", "name=never"]) == 0
-    text = capsys.readouterr().out
-    assert "260 = 64 text + 144 video + 52 audio" in text
+    for experiment in ("toybox_s", "toybox_s_gpu"):
+        overrides = [f"experiment={experiment}", "trainer.accelerator=cpu"]
+        assert main(["train", *overrides, "dry_run=true", "name=never"]) == 0
+        assert "260 = 64 text + 144 video + 52 audio" in capsys.readouterr().out
     config = compose_config(["experiment=toybox_s"])
     model = step.model_config(config, step.open_codecs(config))
     assert model.video_width == 256  # 64 channels in patches of 2 x 2
+    assert max(model.video_spread) > 10 * min(model.video_spread)  # balanced: as much as pixels differ
 
 
 @pytest.mark.parametrize(
@@ -141,20 +143,30 @@ def test_bad_configs_end_with_one_line_that_names_key_and_remedy(world, capsys, 
     assert not (world / "runs/bad/checkpoints").exists()
 
 
-def test_sampling_takes_prompts_as_long_as_training_had_them(world, tmp_path):
+def test_sampling_and_studies_take_prompts_as_long_as_training_had_them(world, tmp_path):
     for longest in (None, 40):
         name = f"long-{longest}"
         settings = training_overrides(
             world,
             name,
-            **{"codecs.text_tokens": longest or "null", "trainer.max_samples": 4, "data.max_text_tokens": 24},
+            **{
+                "codecs.text_tokens": longest or "null",
+                "trainer.max_samples": 4,
+                "data.max_text_tokens": longest or 24,
+            },
         )
+        shards = world / "latents"
         if longest is not None:  # latents of a text encoder of that length
-            shards = write_latents(tmp_path / "latents", world / "codecs", text_tokens=longest)
+            caption = "a clip whose caption is long, number"
+            shards = write_latents(
+                tmp_path / "latents", world / "codecs", text_tokens=longest, caption=caption
+            )
             settings.append(f"data.datasets=[{{path: {shards}, weight: 1.0}}]")
         train(compose_config(settings))
-        codecs = open_codecs(read_checkpoint(world / "runs" / name / "export"))
-        assert codecs.text.max_tokens == (longest or 128)
+        export = world / "runs" / name / "export"
+        assert open_codecs(read_checkpoint(export)).text.max_tokens == (longest or 128)
+        found = path_losses(export, shards, 4, {"video": 3.0, "audio": 2.0}, tasks=("text_to_av",))
+        assert all(value > 0 for value in found.values())
 
 
 def test_latents_of_other_codecs_are_refused(world, capsys):
@@ -247,10 +259,10 @@ def test_a_stable_rate_knows_no_length_until_it_decays():
 
 
 def test_keyed_generators_are_independent_of_history():
-    first = torch.randn(4, generator=keyed_generator("cpu", 0, 0, 128))
+    first = torch.randn(4, generator=keyed_generator(0, 0, 128))
     torch.randn(100)
-    assert torch.equal(first, torch.randn(4, generator=keyed_generator("cpu", 0, 0, 128)))
-    assert not torch.equal(first, torch.randn(4, generator=keyed_generator("cpu", 0, 1, 128)))
+    assert torch.equal(first, torch.randn(4, generator=keyed_generator(0, 0, 128)))
+    assert not torch.equal(first, torch.randn(4, generator=keyed_generator(0, 1, 128)))
 
 
 def test_a_codec_trains_through_the_same_command(world, tmp_path):
