@@ -1,8 +1,14 @@
 """Balanced latents: what comes out stays, and equal errors of the latent become equal errors of the pixels."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from sora2.cli import main
 from sora2.codecs import VideoVAE, load_codec
 from sora2.codecs.balance import balance, latent_metric
 from tests.codecs.conftest import SMALL_VIDEO, shake
@@ -98,3 +104,27 @@ def test_it_is_saved_as_any_codec(tmp_path):
         assert torch.equal(again.encode(inputs[0]), made.encode(inputs[0]))
     drawn = again.encode(inputs[0], sample=True, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(drawn).all() and not torch.equal(drawn, again.encode(inputs[0]))
+
+
+def test_the_command_balances_a_codec_on_shards_and_says_what_it_cannot_balance(tmp_path):
+    assert (
+        main(["toybox", "--out", str(tmp_path / "raw"), "--clips", "2", "--frames", "5", "--workers", "1"])
+        == 0
+    )
+    shake(VideoVAE(SMALL_VIDEO)).save(tmp_path / "codec")
+
+    def balanced(*arguments):
+        command = [sys.executable, "scripts/balance_codec.py", "--shards", str(tmp_path / "raw/train")]
+        root = Path(__file__).resolve().parents[2]
+        return subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True)
+
+    done = balanced(
+        "--codec", str(tmp_path / "codec"), "--clips", "2", "--dtype", "int8", "--out", str(tmp_path / "made")
+    )
+    assert done.returncode == 0, done.stderr
+    made = load_codec(tmp_path / "made")
+    assert made.spread.max() > 2 * made.spread.min()
+    assert json.loads((tmp_path / "made/config.json").read_text())["info"]["balanced"]["power"] == 1.0
+    refused = balanced("--codec", str(tmp_path / "codec"), "--clips", "0", "--out", str(tmp_path / "never"))
+    assert refused.returncode != 0 and "--clips 0 must be at least 1" in refused.stderr
+    assert not (tmp_path / "never").exists()
