@@ -88,8 +88,8 @@ data-whole: $(STAMP)
 train-whole: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s $(TRAIN)
 
-train-whole-gpu: $(STAMP)
-	$(MAKE) data-whole DEVICE=cuda
+train-whole-gpu: DEVICE = cuda
+train-whole-gpu: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s_gpu $(TRAIN)
 
 speedrun: data-toybox

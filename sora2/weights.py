@@ -29,20 +29,20 @@ def dequantize(integers: Tensor, peaks: Tensor) -> Tensor:
 
 
 def pack(
-    tensors: Mapping[str, Tensor], dtype: torch.dtype, exact: str | None = None, longer: tuple[str, ...] = ()
+    tensors: Mapping[str, Tensor], dtype: torch.dtype, shortest: Mapping[str, torch.dtype] | None = None
 ) -> dict[str, Tensor]:
     """Weights as they are stored; torch.int8 is for matrices and filters, the rest is in float16 then.
 
-    Tensors whose name begins with `exact` keep every bit, those that begin with one of `longer` at least 16.
+    Tensors whose name begins with a key of `shortest` are stored in no shorter dtype than that.
     """
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if exact is not None and name.startswith(exact):
-            packed[name] = tensor
-        elif dtype == torch.int8 and tensor.ndim >= 2 and not name.startswith(longer):
+        least = [d for beginning, d in (shortest or {}).items() if name.startswith(beginning)]
+        kind = max((dtype, *least), key=lambda d: d.itemsize)
+        if kind == torch.int8 and tensor.ndim >= 2:
             packed[name], packed[name + PEAKS] = quantize(tensor)
         else:
-            packed[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)
+            packed[name] = tensor.to(torch.float16 if kind == torch.int8 else kind)
     return packed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +19,9 @@ from sora2.config import to_mapping
 from sora2.errors import UserError
 from sora2.weights import pack, unpack
 
-#: How the names of a codec's statistics begin: they are stored with every bit.
-STATISTICS = "latent_"
-#: What is not stored in 8 bits: of a balanced latent one channel carries nearly all of the picture, and 8 bits of
-#: what it is multiplied by cost 0.03 dB. Latents do not depend on it.
-LONGER = ("linear_decoder",)
+#: How names begin of what is stored in no shorter dtype: statistics, and the linear path out of the latent. Of a
+#: balanced latent one channel carries nearly all of the picture, and 8 bits of what it is multiplied by cost 0.03 dB.
+SHORTEST = {"latent_": torch.float32, "linear_decoder": torch.float16}
 
 
 class CodecError(UserError):
@@ -137,15 +136,20 @@ class LatentCodec(nn.Module):
     ) -> Path:
         """Write config.json and model.safetensors. Weights may be stored in a shorter dtype; statistics never are.
 
-        torch.int8 stores matrices and filters as `quantize` does, `LONGER` and the rest in float16. To load and save
-        again changes no bit, so that a decoder that is trained further keeps the fingerprint of its encoder.
+        torch.int8 stores matrices and filters as `quantize` does, and the rest in float16. To load and save again
+        changes no bit, so that a decoder that is trained further keeps the fingerprint of its encoder.
         """
         folder = Path(folder)
-        tensors = pack(self.state_dict(), dtype, exact=STATISTICS, longer=LONGER)
+        tensors = pack_codec(self.state_dict(), dtype)
         text = {"kind": self.kind, "config": to_mapping(self.config), "info": {} if info is None else info}
         save_safetensors(tensors, folder / "model.safetensors")
         save_text(json.dumps(text, indent=1) + "\n", folder / "config.json")
         return folder
+
+
+def pack_codec(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors of a codec as `LatentCodec.save` stores them."""
+    return pack(tensors, dtype, SHORTEST)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def path_losses(
         workers=0,
         seed=seed,
         patch_size=checkpoint.model.patch_size,
-        max_text_tokens=checkpoint.config["codecs"].get("text_tokens") or LoaderConfig.max_text_tokens,
+        max_text_tokens=0,  # as long as the captions are
     )
     stream = build_loader(settings, checkpoint.config["codecs"].get("fingerprints"))
     batches = list(islice(iter(stream), -(-clips // BATCH)))

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora2.codecs import losses as L
-from sora2.codecs.base import STATISTICS, CodecError, LatentCodec, read_weights
+from sora2.codecs.base import CodecError, LatentCodec, pack_codec, read_weights
 from sora2.codecs.discriminators import AudioDiscriminator, VideoDiscriminator
 from sora2.codecs.load import build_codec
 from sora2.codecs.spectral_vae import SpectralVAEConfig
@@ -24,7 +24,7 @@ from sora2.codecs.video_vae import VideoVAEConfig
 from sora2.host import noise_generator
 from sora2.toybox.foreground import has_own_noise
 from sora2.train.recipe import LossOutput, Progress, Recipe
-from sora2.weights import pack, unpack
+from sora2.weights import unpack
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class CodecRecipe(Recipe):
         self.initialized.fill_(not fresh_linear)
         if self.freeze_encoder:
             encoder = {n: t for n, t in self.model.state_dict().items() if not self.model.is_decoder(n)}
-            stored = unpack(pack(encoder, self.export_dtype, exact=STATISTICS))
+            stored = unpack(pack_codec(encoder, self.export_dtype))
             if any(not torch.equal(encoder[name], tensor) for name, tensor in stored.items()):
                 raise CodecError(
                     f"trainer.export_dtype={str(self.export_dtype).removeprefix('torch.')} would round the frozen "

@@ -170,9 +170,7 @@ class TrainConfig:
     resume: bool = True  # continue from the newest checkpoint of the run's folder, if there is one
     init_from: str | None = None  # weights of another run to start from (a folder with model.safetensors)
     init_fresh: tuple[str, ...] = ()  # beginnings of names of tensors that are not taken from init_from
-    train_only: tuple[
-        str, ...
-    ] = ()  # parts of names of the parameters that learn, the others stay; () = all learn
+    train_only: tuple[str, ...] = ()  # parts of names of the parameters that learn; () = all
     dry_run: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
