@@ -8,7 +8,8 @@ them down from 1 to 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from sora2.diffusion.layout import STREAMS, NoiseMap
 from sora2.errors import UserError
 
 PAIRINGS = ("shared", "paired", "independent")
+
+#: Levels nearer than this to 0 or 1 are 0 or 1.
+ROUNDING = 1e-6
 
 
 class LevelError(UserError):
@@ -112,8 +116,24 @@ def token_levels(noise_map: NoiseMap, raw: dict[str, Tensor], shift: dict[str, T
     for name, start in noise_map.start.items():
         clip = raw[name].unsqueeze(1)  # (R, 1)
         local = (clip + noise_map.delay[name] - longest * (1 - clip)).clamp(0, 1)  # (R, N)
+        # A token that rounding leaves a hair from its end would take a step of no length, by which multistep divides.
+        local = torch.where(local < ROUNDING, 0.0, torch.where(local > 1 - ROUNDING, 1.0, local))
         levels[name] = start * shift_level(local, shift[name].unsqueeze(1))
     return levels
+
+
+def delay_streams(noise_map: NoiseMap, delay: dict[str, float]) -> NoiseMap:
+    """The map with each stream beginning `delay` full denoisings later.
+
+    Streams wait for each other: where only one of them has tokens to make, it begins at once.
+    """
+    makes = {
+        n: ((start > 0) & noise_map.present[n]).any(dim=1) for n, start in noise_map.start.items()
+    }  # (R,)
+    waits = {n: torch.where(made, float(delay[n]), torch.inf) for n, made in makes.items()}  # (R,)
+    first = torch.stack(list(waits.values())).amin(dim=0)  # (R,)
+    later = {n: torch.where(makes[n], wait - first, 0.0).unsqueeze(1) for n, wait in waits.items()}
+    return replace(noise_map, delay={n: d + later[n] for n, d in noise_map.delay.items()})
 
 
 @dataclass(frozen=True)
@@ -123,10 +143,17 @@ class Trajectory:
     noise_map: NoiseMap
     steps: int
     shift: dict[str, float]
+    delay: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(STREAMS, 0.0)
+    )  # see `delay_streams`
+
+    @cached_property
+    def delayed(self) -> NoiseMap:
+        return delay_streams(self.noise_map, self.delay)
 
     def levels(self, i: int) -> dict[str, Tensor]:
         """Per stream (R, N), i in 0 .. steps. A known token has level 0 at every step."""
         rows = next(iter(self.noise_map.start.values())).shape[0]
         raw = torch.full((rows,), 1 - i / self.steps)
         shift = {name: torch.full((rows,), float(self.shift[name])) for name in self.noise_map.start}
-        return token_levels(self.noise_map, dict.fromkeys(self.noise_map.start, raw), shift)
+        return token_levels(self.delayed, dict.fromkeys(self.noise_map.start, raw), shift)

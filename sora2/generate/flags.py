@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from sora2.diffusion.guidance import GuidanceConfig
+from sora2.diffusion.layout import STREAMS
 from sora2.diffusion.samplers import SAMPLERS
 from sora2.diffusion.tasks import TASKS
 from sora2.generate.request import TRAINING_ONLY, Request, RequestError, SamplingConfig, resolve_task
@@ -146,6 +147,12 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add("--guidance-rescale", type=float, help="0 to 1: against over-saturation")
     add("--video-shift", type=float, help="above 1: more steps at high noise")
     add("--audio-shift", type=float)
+    add("--video-delay", type=float, help="0 to 1: how far the sound is made before the pictures begin")
+    add(
+        "--audio-delay",
+        type=float,
+        help="the reverse; 1 = pictures first, then the sound for them, in --steps",
+    )
 
 
 def size(text: str) -> tuple[int, int]:
@@ -227,14 +234,16 @@ def override_sampling(args: argparse.Namespace, base: SamplingConfig) -> Samplin
         rescale=g.rescale if args.guidance_rescale is None else args.guidance_rescale,
         batched=g.batched,
     )
-    shift = {
-        "video": base.shift["video"] if args.video_shift is None else args.video_shift,
-        "audio": base.shift["audio"] if args.audio_shift is None else args.audio_shift,
-    }
+
+    def named(old: dict[str, float], setting: str) -> dict[str, float]:
+        given = {n: getattr(args, f"{n}_{setting}") for n in STREAMS}
+        return {n: old[n] if value is None else value for n, value in given.items()}
+
     return dataclasses.replace(
         base,
         sampler=base.sampler if args.sampler is None else args.sampler,
         steps=base.steps if args.steps is None else args.steps,
         guidance=guidance,
-        shift=shift,
+        shift=named(base.shift, "shift"),
+        delay=named(base.delay, "delay"),
     )

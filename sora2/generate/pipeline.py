@@ -139,7 +139,8 @@ class Pipeline:
                 for part in ("start", "delay", "present")
             )
         )
-        trajectory = Trajectory(noise_map, first.sampling.steps, first.sampling.shift)
+        sampling = first.sampling
+        trajectory = Trajectory(noise_map, sampling.steps, sampling.shift, sampling.delay)
         clean = self._encode(windows, shapes)  # per stream (B, N, C), zeros where nothing is known
         sizes = {n: (shape.tokens, shape.token_width) for n, shape in shapes.items()}
         noise = SeededNoise([w.seed for w in windows], sizes, self.device)
@@ -170,8 +171,8 @@ class Pipeline:
                     on_step(step, windows)
 
             if film is None:
-                velocity = guided_velocity(self._network, batch, first.sampling.guidance, negative)
-                state = get_sampler(first.sampling.sampler)(velocity, state, trajectory, noise, report)
+                velocity = guided_velocity(self._network, batch, sampling.guidance, negative)
+                state = get_sampler(sampling.sampler)(velocity, state, trajectory, noise, report)
             else:
                 streamed = StreamedSampler(
                     self._network,
@@ -179,7 +180,7 @@ class Pipeline:
                     film,
                     batch,
                     negative,
-                    first.sampling,
+                    sampling,
                     self.world.seconds,
                 )
                 state = streamed(clean, noise_map, [w.seed for w in windows], report)

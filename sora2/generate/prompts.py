@@ -78,6 +78,8 @@ PER_CLIP = frozenset(
         "guidance_rescale",
         "video_shift",
         "audio_shift",
+        "video_delay",
+        "audio_delay",
     ]
 )
 

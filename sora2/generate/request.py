@@ -35,6 +35,8 @@ class SamplingConfig:
     steps: int = 30
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     shift: dict[str, float] = field(default_factory=lambda: {"video": 2.0, "audio": 1.0})
+    delay: dict[str, float] = field(default_factory=lambda: {"video": 0.0, "audio": 0.0})
+    # full denoisings that a stream waits: audio 1 = pictures alone, then the sound for them, in `steps` together
 
     def __post_init__(self) -> None:
         get_sampler(self.sampler)
@@ -42,6 +44,11 @@ class SamplingConfig:
             raise LevelError(f"steps={self.steps} must be at least 1")
         if set(self.shift) != set(STREAMS) or min(self.shift.values()) <= 0:
             raise LevelError(f"sampling.shift={self.shift} needs a positive number for each of {STREAMS}")
+        if (
+            set(self.delay) != set(STREAMS)
+            or not 0 <= min(self.delay.values()) <= max(self.delay.values()) <= 1
+        ):
+            raise LevelError(f"sampling.delay={self.delay} needs a number in [0, 1] for each of {STREAMS}")
 
 
 @dataclass(frozen=True)

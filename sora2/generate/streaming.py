@@ -74,7 +74,7 @@ class StreamedSampler:
         if not any(bool((start > 0).any()) for start in parts.start.values()):
             return known
         sampling = self.sampling
-        trajectory = Trajectory(parts, sampling.steps, sampling.shift)
+        trajectory = Trajectory(parts, sampling.steps, sampling.shift, sampling.delay)
         own = [(seed + 0x9E3779B97F4A7C1 * at) % 2**62 for seed in seeds]
         shapes = {n: (x.shape[1], x.shape[2]) for n, x in known.items()}
         noise = SeededNoise(own, shapes, next(iter(known.values())).device)

@@ -27,12 +27,25 @@ def arguments(name):
     return TASKS[name].draw(LAYOUT, ROWS, torch.Generator().manual_seed(1))
 
 
-def run(sampler, world, steps, task="text_to_av", shift=1.0, seeds=(0, 1, 2), clean=None, on_step=None):
+TOGETHER = {"video": 0.0, "audio": 0.0}
+
+
+def run(
+    sampler,
+    world,
+    steps,
+    task="text_to_av",
+    shift=1.0,
+    seeds=(0, 1, 2),
+    clean=None,
+    on_step=None,
+    delay=TOGETHER,
+):
     noise = SeededNoise(list(seeds), SHAPES)
     noise_map = TASKS[task](
         LAYOUT, len(seeds), arguments(task) if TASKS[task].draw.__name__ != "nothing" else {}
     )
-    trajectory = Trajectory(noise_map, steps, {"video": shift, "audio": shift})
+    trajectory = Trajectory(noise_map, steps, {"video": shift, "audio": shift}, delay)
     first = noise()
     if clean is None:
         clean = {n: torch.zeros_like(x) for n, x in first.items()}
@@ -57,6 +70,34 @@ def test_convergence_order(sampler, order):
 @pytest.mark.parametrize("sampler", ["euler", "heun", "multistep", "dpmpp"])
 def test_all_deterministic_samplers_reach_the_solution(sampler, shift):
     assert error(sampler, 200, shift=shift) < 1e-2
+
+
+@pytest.mark.parametrize("delay", [{"video": 0.0, "audio": 1.0}, {"video": 0.3, "audio": 0.0}])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "multistep", "dpmpp"])
+def test_a_stream_that_waits_reaches_the_solution_too(sampler, delay):
+    assert error(sampler, 300, delay=delay) < 1.5e-2
+
+
+def test_a_stream_waits_for_the_other_and_for_nothing_else():
+    def levels(task, delay, steps=4, **arguments):
+        noise_map = TASKS[task](LAYOUT, 1, {n: torch.tensor([float(v)]) for n, v in arguments.items()})
+        one = Trajectory(noise_map, steps, {"video": 2.0, "audio": 1.0}, delay)
+        return [{n: level[0] for n, level in one.levels(i).items()} for i in range(steps + 1)]
+
+    last = {"video": 0.0, "audio": 1.0}
+    apart = levels("text_to_av", last)
+    alone = levels("text_to_av", TOGETHER, steps=2)
+    for i, now in enumerate(apart):  # two steps for the pictures, then two for the sound
+        assert torch.equal(now["video"], alone[min(i, 2)]["video"])
+        assert torch.equal(now["audio"], alone[max(i - 2, 0)]["audio"])
+    half = levels("text_to_av", {"video": 0.5, "audio": 0.0}, steps=3)
+    assert [now["audio"][0].item() for now in half] == pytest.approx([1, 0.5, 0, 0])
+    assert [now["video"][0].item() == 1 for now in half] == [True, True, False, False]
+    for task in ("video_to_audio", "audio_to_video"):  # nobody waits for what is known
+        for now, then in zip(
+            levels(task, last, prefix_seconds=0), levels(task, TOGETHER, prefix_seconds=0), strict=True
+        ):
+            assert all(torch.equal(now[n], then[n]) for n in now)
 
 
 def test_second_order_beats_first_at_equal_evaluations():

@@ -236,6 +236,23 @@ def test_guidance_of_one_is_the_plain_model(pipeline):
     assert not torch.equal(base.audio, guided.audio)
 
 
+def test_sound_that_waits_is_sound_for_the_finished_pictures(pipeline):
+    """Seen from the sound, pictures that are done are pictures that are given."""
+    after = dataclasses.replace(PLAIN, steps=6, delay={"video": 0.0, "audio": 1.0})
+    states = []
+    pipeline.generate(
+        [Request(prompt="a red ball", seed=3, sampling=after)], on_step=lambda s, _: states.append(s)
+    )
+    start, middle, end = states[0].state, states[2].state, states[-1].state
+    assert torch.equal(start["audio"], middle["audio"]) and differs(start["video"], middle["video"])
+    assert torch.equal(middle["video"], end["video"]) and differs(middle["audio"], end["audio"])
+    given = one(pipeline, task="video_to_audio", video=film(), seed=3)
+    waited = one(
+        pipeline, task="video_to_audio", video=film(), seed=3, sampling=dataclasses.replace(after, steps=3)
+    )
+    assert torch.equal(given.audio, waited.audio)
+
+
 def test_steps_can_be_watched(pipeline):
     seen = []
     pipeline.generate(

@@ -173,6 +173,8 @@ def test_existing_files_are_kept_unless_overwritten(folder, tmp_path):
         (["--skip-guidance", "2"], "guidance.skip_layers (--skip-layers)"),
         (["--skip-guidance", "2", "--skip-layers", "0", "9"], "layers [0, 9] cannot be skipped"),
         (["--steps", "0"], "steps=0"),
+        (["--audio-shift", "0"], "sampling.shift"),
+        (["--audio-delay", "2"], "sampling.delay"),
         (["--mask", "gone.png", "--video", "film.mp4"], "gone.png"),
     ],
 )
