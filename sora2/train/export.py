@@ -1,4 +1,5 @@
-"""Weights for inference from any checkpoint of a run, at any width of their average, while the run goes on or after."""
+"""Weights for inference from any checkpoint of a run, at any width of their average, while the run goes on or after;
+and weights that were exported before, in another dtype."""
 
 from __future__ import annotations
 
@@ -6,13 +7,20 @@ import importlib
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sora2.atomic import save_safetensors, save_text
 from sora2.config import from_mapping
 from sora2.errors import UserError
+from sora2.generate.checkpoint import read_checkpoint
 from sora2.train import checkpoint
 from sora2.train.config import Dtype, TrainConfig
 from sora2.train.ema import reconstruct
 from sora2.train.module import TrainingModule
 from sora2.train.run import RECIPES
+from sora2.weights import pack, unpack
 
 
 def export_run(
@@ -55,6 +63,29 @@ def export_run(
     else:
         module.export_weights(out, reconstruct(run / "ema", sigma_rel, module.samples_seen), sigma_rel)
     return module.samples_seen
+
+
+def repack(folder: Path, out: Path, dtype: Dtype) -> int:
+    """Write the transformer that lies in the export `folder` to `out`, stored as `dtype`.
+
+    Returns:
+        The samples that the weights have seen.
+
+    Raises:
+        UserError: the folder is not a transformer's export, or `out` is that folder.
+    """
+    if out.resolve() == folder.resolve():
+        raise UserError(
+            f"--out {out} is the folder that is read: choose another, and compare before you replace it"
+        )
+    found = read_checkpoint(folder)
+    config = found.config
+    if "training" in config:
+        config["training"]["trainer"]["export_dtype"] = dtype
+    weights = pack(unpack(load_file(found.weights)), getattr(torch, dtype))
+    save_safetensors(weights, out / "model.safetensors")
+    save_text(yaml.safe_dump(config, sort_keys=False), out / "config.yaml")
+    return int(config.get("samples_seen", 0))
 
 
 def _checkpoint(run: Path, samples: int | None) -> Path:

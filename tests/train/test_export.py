@@ -12,6 +12,7 @@ from sora2.train import checkpoint
 from sora2.train.compose import compose_config
 from sora2.train.ema import reconstruct
 from sora2.train.run import train
+from sora2.weights import unpack
 from tests.worlds import training_overrides
 
 
@@ -79,3 +80,33 @@ def test_what_cannot_be_is_said(run, tmp_path, capsys, flags, message):
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_an_export_in_another_dtype(run, tmp_path, capsys):
+    small, back = tmp_path / "small", tmp_path / "back"
+    assert main(["export", str(run / "export"), "--dtype", "int8", "--out", str(small)]) == 0
+    assert "48 samples" in capsys.readouterr().out
+    assert main(["export", str(run), "--dtype", "int8", "--out", str(tmp_path / "direct")]) == 0
+    assert equal(weights(small), weights(tmp_path / "direct"))
+    assert (
+        yaml.safe_load((small / "config.yaml").read_text())["training"]["trainer"]["export_dtype"] == "int8"
+    )
+    assert main(["export", str(small), "--dtype", "float32", "--out", str(back)]) == 0
+    assert equal(weights(back), unpack(weights(small)))
+    assert (small / "model.safetensors").stat().st_size < (back / "model.safetensors").stat().st_size / 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--dtype alone can be chosen, and is missing"),
+        (["--dtype", "int8", "--live"], "leave --live out"),
+        (["--dtype", "int8", "--out", "itself"], "is the folder that is read"),
+    ],
+)
+def test_of_an_export_the_dtype_alone_can_be_chosen(run, tmp_path, capsys, flags, message):
+    before = weights(run / "export")
+    flags = [str(run / "export") if f == "itself" else f for f in flags]
+    assert main(["export", str(run / "export"), "--out", str(tmp_path / "x"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert equal(weights(run / "export"), before) and not (tmp_path / "x").exists()
