@@ -31,12 +31,18 @@ from showcase import (
 from sora2.metrics.page import Page
 
 OUT = Path("runs/demo")
-SHIPPED = Path("checkpoints/toybox-s")
+SHIPPED, WHOLE = Path("checkpoints/toybox-s"), Path("checkpoints/toybox-whole")
 PROMPTS = [
     "a small red rubber ball bounces in a plain box",
     "a big blue metal ball falls slowly under low gravity",
     "two wooden balls, one green and one yellow, in the rain",
     "a big orange rubber ball under strong gravity, wind blows",
+]
+WHOLE_PROMPTS = [
+    'a happy face with glasses says "hello", oil painting',
+    "rain and thunder at night",
+    "a car drives past from left to right",
+    "a pencil sketch of a bouncing blue ball",
 ]
 
 
@@ -50,7 +56,12 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def build_page(
-    steps: Steps, shipped: dict[str, Path], real: list[Path], made: dict[str, Path], minutes: float
+    steps: Steps,
+    shipped: dict[str, Path],
+    whole: dict[str, Path],
+    real: list[Path],
+    made: dict[str, Path],
+    minutes: float,
 ) -> Path:
     page = Page(
         "sora2: the demo",
@@ -63,6 +74,11 @@ def build_page(
         f"Sampled from {SHIPPED}, whose card says what it was trained on and for how long.",
     )
     add_clips(page, shipped)
+    page.section(
+        "The whole toy world",
+        f"Sampled from {WHOLE}, which knows every scene and style, and none of them as well as the other knows balls.",
+    )
+    add_clips(page, whole)
     page.section("The data", "Real held-out clips of the toy world; the sound is on them.")
     page.videos([(p, p.stem) for p in first(OUT / "data", "*.mp4", 4)])
     page.figures([(p, p.stem) for p in first(OUT / "data", "*.png", 2)])
@@ -90,6 +106,7 @@ def main() -> int:
     steps = Steps()
     prompts = [*([args.prompt] if args.prompt else []), *PROMPTS]
     shipped = sample_prompts(steps, SHIPPED, OUT / "shipped", prompts)
+    whole = sample_prompts(steps, WHOLE, OUT / "whole", WHOLE_PROMPTS)
     steps.run(
         "generate shards of the toy world", "toybox", "--out", OUT / "shards", "--clips", args.clips,
         "--validation-clips", 32, "--test-clips", 16, "--workers", 2,
@@ -106,7 +123,7 @@ def main() -> int:
     steps.run(
         "evaluate", "evaluate", "--checkpoint", export, "--clips", 16, "--steps", 24, "--out", OUT / "evaluation"
     )  # fmt: skip
-    page = build_page(steps, shipped, real, made, args.minutes)
+    page = build_page(steps, shipped, whole, real, made, args.minutes)
     print(f"\ndemo finished in {steps.minutes:.1f} minutes: open {page}")
     return 0
 

@@ -104,7 +104,7 @@ def sample_tasks(
 def sample_prompts(steps: Steps, checkpoint: Path, out: Path, prompts: list[str]) -> dict[str, Path]:
     """Text to audio-video with the checkpoint's own settings; prompt -> mp4."""
     lines = {p: {"name": f"prompt-{i}", "prompt": p, "seed": i} for i, p in enumerate(prompts)}
-    return _sample(steps, "sample from the shipped checkpoint", checkpoint, out, lines)
+    return _sample(steps, f"sample from {checkpoint}", checkpoint, out, lines)
 
 
 def _sample(

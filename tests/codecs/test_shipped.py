@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sora2.codecs.evaluate import evaluate_clips, reconstruct
 from sora2.codecs.losses import magnitudes
 from sora2.codecs.summary import summarise
 from sora2.commands import evaluate_codec
+from sora2.generate import Pipeline, Request
 from sora2.toybox import Toybox, ToyboxConfig, whole_world
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
@@ -37,6 +39,16 @@ def test_a_pair_fits_in_24_megabytes_and_all_weights_in_45():
     assert size(*FOLDERS.values()) <= 24e6 and size(WHOLE, FOLDERS["audio"]) <= 24e6
     assert size(CHECKPOINTS) <= 45e6
     assert size(*FOLDERS.values(), CHECKPOINTS / "toybox-s") <= 40e6
+
+
+@pytest.mark.parametrize("name", ["toybox-s", "toybox-whole"])
+def test_a_shipped_transformer_finds_its_codecs_and_samples(name, monkeypatch):
+    monkeypatch.chdir(CHECKPOINTS.parent)
+    pipeline = Pipeline.from_checkpoint(CHECKPOINTS / name)
+    few = replace(pipeline.world.sampling, steps=2)
+    clips = pipeline.generate([Request(prompt=p, sampling=few) for p in ("a red ball", "a blue ball")])
+    assert all(c.video.shape == (33, 64, 64, 3) and c.audio.isfinite().all() for c in clips)
+    assert not torch.equal(clips[0].video, clips[1].video)
 
 
 def test_the_whole_world_keeps_its_pictures():
