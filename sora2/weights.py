@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
+
+from sora2.atomic import save_safetensors, save_text
 
 #: Ends the name of the scales beside a tensor of 8-bit integers.
 PEAKS = ".peaks"
@@ -58,3 +63,11 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, t in packed.items()
         if not name.endswith(PEAKS)
     }
+
+
+def write_checkpoint(
+    folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype, config: dict[str, Any]
+) -> None:
+    """Write what `sora2.generate.checkpoint` reads: a transformer's weights, stored as `dtype`, and their config."""
+    save_safetensors(pack(weights, dtype), folder / "model.safetensors")
+    save_text(yaml.safe_dump(config, sort_keys=False), folder / "config.yaml")

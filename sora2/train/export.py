@@ -8,19 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
-from safetensors.torch import load_file
 
-from sora2.atomic import save_safetensors, save_text
 from sora2.config import from_mapping
 from sora2.errors import UserError
-from sora2.generate.checkpoint import read_checkpoint
+from sora2.generate.checkpoint import load_model, read_checkpoint
 from sora2.train import checkpoint
 from sora2.train.config import Dtype, TrainConfig
 from sora2.train.ema import reconstruct
 from sora2.train.module import TrainingModule
 from sora2.train.run import RECIPES
-from sora2.weights import pack, unpack
+from sora2.weights import write_checkpoint
 
 
 def export_run(
@@ -72,7 +69,7 @@ def repack(folder: Path, out: Path, dtype: Dtype) -> int:
         The samples that the weights have seen.
 
     Raises:
-        UserError: the folder is not a transformer's export, or `out` is that folder.
+        UserError: the folder is not a transformer's export or is damaged, or `out` is that folder.
     """
     if out.resolve() == folder.resolve():
         raise UserError(
@@ -82,9 +79,7 @@ def repack(folder: Path, out: Path, dtype: Dtype) -> int:
     config = found.config
     if "training" in config:
         config["training"]["trainer"]["export_dtype"] = dtype
-    weights = pack(unpack(load_file(found.weights)), getattr(torch, dtype))
-    save_safetensors(weights, out / "model.safetensors")
-    save_text(yaml.safe_dump(config, sort_keys=False), out / "config.yaml")
+    write_checkpoint(out, load_model(found).state_dict(), getattr(torch, dtype), config)
     return int(config.get("samples_seen", 0))
 
 

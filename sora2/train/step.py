@@ -12,10 +12,8 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from torch import Tensor
 
-from sora2.atomic import save_safetensors, save_text
 from sora2.codecs import Codecs, load_codecs
 from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
@@ -26,7 +24,7 @@ from sora2.model.flops import attention_pairs, count_parameters, forward_flops
 from sora2.train.config import TrainConfig
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.types import Batch, clean_modality
-from sora2.weights import pack
+from sora2.weights import write_checkpoint
 
 
 class DiffusionRecipe(Recipe):
@@ -69,8 +67,7 @@ class DiffusionRecipe(Recipe):
 
     def export(self, folder: Path, averaged_state: dict[str, Tensor], info: dict[str, Any]) -> None:
         weights = {name.removeprefix("model."): value for name, value in averaged_state.items()}
-        save_safetensors(pack(weights, self.export_dtype), folder / "model.safetensors")
-        save_text(yaml.safe_dump({**self.info, **info}, sort_keys=False), folder / "config.yaml")
+        write_checkpoint(folder, weights, self.export_dtype, {**self.info, **info})
 
 
 def model_config(config: TrainConfig, codecs: Codecs) -> TransformerConfig:
