@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from sora2.errors import UserError
+from sora2.processes import keep_freed_memory
 
 #: command -> (module, what it does). Modules are imported only when their command runs.
 COMMANDS = {
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"sora2: unknown command {name!r}\n\n{usage()}", file=sys.stderr)
         return EXIT_ERROR
+    keep_freed_memory()
     try:
         return importlib.import_module(COMMANDS[name][0]).main(rest)
     except UserError as error:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
 import torch
 
-
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group: the parent decides, the workers only finish or are terminated
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+from sora2.processes import worker_pool
 
 
 def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -27,16 +21,13 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
     """
     if workers <= 1 or len(tasks) <= 1:
         threads = torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # as in a worker: on a busy machine, threads that wait for each other cost tenfold
+        torch.set_num_threads(1)  # as in a worker
         try:
             yield from map(function, tasks)
         finally:
             torch.set_num_threads(threads)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker)
+    pool = worker_pool(min(workers, len(tasks)))
     try:
         for future in as_completed([pool.submit(function, task) for task in tasks]):
             yield future.result()

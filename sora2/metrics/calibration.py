@@ -13,15 +13,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -33,6 +30,7 @@ from sora2.metrics.evidence import Evidence
 from sora2.metrics.measuring import Task, fingerprint
 from sora2.metrics.registry import Metric, all_metrics
 from sora2.metrics.values import MetricError
+from sora2.processes import worker_pool
 from sora2.toybox import Toybox, ToyboxConfig
 from sora2.toybox.physics import JammedError
 from sora2.types import Clip
@@ -257,7 +255,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Table]:
     if workers <= 1:
         yield from map(_measure, jobs)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(_measure, jobs)
 
 
@@ -322,7 +320,3 @@ def _number(pair: Any) -> tuple[float, float]:
         return math.nan, math.nan
     value, cost = pair
     return (math.nan if value is None else value), cost
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)

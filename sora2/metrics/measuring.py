@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sora2.metrics.controls import Item
 from sora2.metrics.corpus import Outcome
@@ -23,6 +20,7 @@ from sora2.metrics.gates import Expected, failed_gates
 from sora2.metrics.registry import Metric, all_metrics
 from sora2.metrics.values import MetricValue
 from sora2.metrics.weights import weights_state
+from sora2.processes import worker_pool
 from sora2.types import Clip
 
 
@@ -87,7 +85,7 @@ def measure_all(
     if cache_file is not None:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         file = cache_file.open("a")
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) if workers > 1 else None
+    pool = worker_pool(workers) if workers > 1 else None
     try:
         waiting: list[tuple[str, Outcome | Future[Outcome]]] = []
         source = iter(items)
@@ -167,7 +165,3 @@ def _read_cache(path: Path) -> dict[str, Outcome]:
             continue  # the last line of an interrupted run may be cut; its clip is measured again
         found[entry["digest"]] = outcome_from(entry["outcome"])
     return found
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
@@ -49,19 +46,6 @@ def cpu_kernels(config: TrainerConfig) -> str:
     if device(config).type == "cuda":
         return "plain"
     return use_cpu_kernels(None if config.cpu_kernels == "auto" else config.cpu_kernels).name
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of returning them to the system: training frees and takes the same sizes at
-    every step, and fetching fresh pages costs a CPU run a quarter to a half of its speed. Other systems are left alone.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from C libraries other than glibc
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: blocks up to 1 GiB come from the heap
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap's free end stays
-        mallopt(-2, 1 << 26)  # M_TOP_PAD: and it grows by 64 MiB at a time
 
 
 def strategy(config: TrainerConfig) -> str | Strategy:

@@ -61,8 +61,6 @@ def _train(config: TrainConfig, folder: Path) -> Path:
     config = replace(config, trainer=settled(config, folder))
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    if parallel.device(config.trainer).type == "cpu":
-        parallel.keep_freed_memory()
     loader_config = recipe_module.loader_config(config)
     fingerprints = recipe_module.latent_fingerprints(config)
     print(describe(config, recipe_module.plan(config), loader_config.batch_size))
