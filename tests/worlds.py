@@ -37,8 +37,9 @@ def write_latents(
     broken: int | None = None,
     text_tokens: int | None = None,
     caption: str = "clip number",
+    silent: int | None = None,
 ) -> Path:
-    """`count` latent samples of random numbers; sample `broken` holds a NaN."""
+    """`count` latent samples of random numbers; sample `broken` holds a NaN, every `silent`-th one has no sound."""
     codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes", text_tokens)
     video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
@@ -57,6 +58,9 @@ def write_latents(
             }  # fmt: skip
             sound = torch.randn(audio.latent_shape, generator=generator)
             tensors = {"video": latent, "audio": sound, "text": text[i][mask[i]]}
+            if silent is not None and i % silent == 0:
+                del tensors["audio"]
+                meta |= {"samples": 0, "sample_rate": 0, "channels": 0}
             writer.write(meta["key"], pack_latents(tensors, meta))
     return folder
 

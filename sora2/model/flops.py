@@ -99,7 +99,7 @@ def listed_pairs(pattern: TilePattern, top_k: int | None) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training holds on one device without sharding or activation checkpointing."""
+    """Bytes that training holds on one device."""
 
     weights: int
     gradients: int
@@ -107,8 +107,13 @@ class Memory:
     activations: int
 
     @property
+    def state(self) -> int:
+        """All but the activations."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.state + self.activations
 
 
 def memory(
@@ -117,22 +122,35 @@ def memory(
     batch: int = 1,
     *,
     activation_bytes: int = 2,
-    optimizer_values: int = 2,
+    optimizer_values: float = 2,
+    shards: int = 1,
+    checkpointing: bool = False,
 ) -> Memory:
     """Training memory with float32 weights and gradients.
 
     `optimizer_values` per parameter: 2 for AdamW, 3 with an EMA beside it. Activations are what a block keeps
-    for its backward under a fused attention (which keeps no scores), `activation_bytes` each.
+    for its backward under a fused attention (which keeps no scores), `activation_bytes` each; with `checkpointing`
+    its input, and one block at a time the rest. Of weights spread over `shards` devices each holds a part, and two
+    blocks of gathered ones: that which runs and the next.
     """
     parameters = count_parameters(config)
+    at_once = (
+        parameters // config.depth if checkpointing else parameters
+    )  # whose copies for the products are kept
     per_token = 0.0
     for name, count in tokens.items():
         hidden = config.ffn_width("video" if config.shared_ffn else GROUP_OF[name])
         # norm (input, normed) twice, modulated twice, normed q and k, q k v, attention out, merged, two
         # updates
         per_token += count * (15 * config.width + 2 * hidden)
-    activations = int(batch * config.depth * per_token * activation_bytes)
-    copy = (
-        parameters * activation_bytes if activation_bytes < 4 else 0
-    )  # weights cast for the matrix products
-    return Memory(4 * parameters + copy, 4 * parameters, 4 * optimizer_values * parameters, activations)
+    kept = config.depth * per_token
+    if checkpointing:
+        kept = per_token + config.depth * config.width * sum(tokens.values())
+    copy = at_once * activation_bytes if activation_bytes < 4 else 0  # weights cast for the matrix products
+    gathered = 0 if shards == 1 else 2 * 4 * parameters // config.depth
+    return Memory(
+        weights=4 * parameters // shards + gathered + copy,
+        gradients=4 * parameters // shards,
+        optimizer=int(4 * optimizer_values * parameters / shards),
+        activations=int(batch * kept * activation_bytes),
+    )

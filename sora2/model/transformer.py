@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sora2.kernels import Levels
 from sora2.model.block import Block
 from sora2.model.cache import KVCache
-from sora2.model.config import GROUPS, ModelError, TransformerConfig
+from sora2.model.config import GROUP_OF, GROUPS, ModelError, TransformerConfig
 from sora2.model.init import initialize
 from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulation
@@ -74,6 +74,19 @@ class Transformer(nn.Module):
             if layer not in skip:
                 x = block(x, levels, packing)  # (T, D)
         return self._velocities(x, levels, packing, factors)
+
+    def idle_parameters(self, present: Collection[str]) -> set[str]:
+        """Names of the parameters that a batch of the modalities in `present` does not meet: they get no gradient."""
+        outputs = set(OUTPUTS) & set(present)
+        groups = {GROUP_OF[name] for name in present}
+        met = {"kind": set(present), "project_out": outputs}  # keyed by modality; all else by the group
+        idle = set()
+        for name, _ in self.named_parameters():
+            first, *rest = name.split(".")
+            keys = [part for part in rest if part in (MODALITIES if first in met else GROUPS)]
+            if keys and keys[0] not in met.get(first, groups):
+                idle.add(name)
+        return idle
 
     def _embed(self, packing: Packing, factors: dict[str, Precondition]) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""

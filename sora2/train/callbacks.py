@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from tqdm import tqdm
 
 from sora2.train import checkpoint
+from sora2.train.agreement import any_process
 from sora2.train.module import TrainingModule
 from sora2.train.throughput import ThroughputMeter
 
@@ -75,7 +75,7 @@ class ProgressLine(L.Callback):
 
 
 class Every:
-    """True each time another multiple of `samples` (or `minutes`) has passed."""
+    """True each time another multiple of `samples` (or `minutes`) has passed, on all processes at once."""
 
     def __init__(self, samples: int | None, minutes: float | None = None) -> None:
         self.samples, self.minutes = samples, minutes
@@ -87,7 +87,9 @@ class Every:
 
     def due(self, samples_seen: int) -> bool:
         by_samples = self.samples is not None and samples_seen // self.samples > self.seen // self.samples
-        by_time = self.minutes is not None and time.monotonic() - self.clock >= 60 * self.minutes
+        by_time = False
+        if self.minutes is not None:
+            [by_time] = any_process(time.monotonic() - self.clock >= 60 * self.minutes)
         if by_samples or by_time:
             self.start(samples_seen)
         return by_samples or by_time
@@ -118,14 +120,12 @@ class Stopper(L.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not module.at_step_boundary:
+            return
         t = module.config.trainer
         over = t.max_minutes is not None and time.monotonic() - self.start >= 60 * t.max_minutes
-        over = over or self.signalled
-        if trainer.world_size > 1:  # all ranks stop together
-            over = bool(
-                trainer.strategy.reduce(torch.tensor(float(over), device=module.device), reduce_op="sum") > 0
-            )
-        if module.at_step_boundary and (over or module.samples_seen >= self.last):
+        over, self.signalled = any_process(over, self.signalled)
+        if over or self.signalled or module.samples_seen >= self.last:
             trainer.should_stop = True
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -154,9 +154,10 @@ class Checkpointer(L.Callback):
             return
         if self.checkpoint_due.due(module.samples_seen) or trainer.should_stop:
             self.save(trainer, module)
-        if self.snapshot_due.due(module.samples_seen) and module.ema is not None and trainer.is_global_zero:
+        if self.snapshot_due.due(module.samples_seen) and module.ema is not None:
             module.settle()
-            module.ema.save_snapshot(self.folder.parent / "ema", module.samples_seen)
+            folder = self.folder.parent / "ema"
+            module.ema.save_snapshot(folder, module.samples_seen, write=trainer.is_global_zero)
 
     def save(self, trainer: L.Trainer, module: TrainingModule) -> None:
         trainer.save_checkpoint(checkpoint.path_for(self.folder, module.samples_seen), weights_only=False)

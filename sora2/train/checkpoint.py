@@ -39,10 +39,13 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents on the CPU. Errors: `UserError` when the file is damaged, or another program's."""
+def load(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """The checkpoint's contents on the CPU. Errors: `UserError` when the file is damaged, or another program's.
+
+    mapped: tensors are read from the file when they are used; for those who need a part, and for no longer than that.
+    """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}). Delete it to resume from the one before it."

@@ -40,7 +40,7 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.decay_fraction={self.decay_fraction} must be above 0 and at most 1")
         if self.grad_clip <= 0:
             raise ConfigError(
-                f"optimizer.grad_clip={self.grad_clip} must be positive; use .inf to switch it off"
+                f"optimizer.grad_clip={self.grad_clip} must be positive; inf (in YAML .inf) switches it off"
             )
 
 
@@ -63,7 +63,10 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     nodes: int = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = (
+        "auto"  # fsdp: weights and all that follows them spread over devices
+    )
+    shard_devices: int | None = None  # fsdp: devices that share one copy of the weights; None = all
     compile: bool = False
     activation_checkpointing: bool = False
     threads: int | None = None  # CPU threads of the matrix products; None = all cores
@@ -75,6 +78,10 @@ class TrainerConfig:
     render_prompts: tuple[str, ...] = ()
     export_dtype: Dtype = "float32"  # int8: of matrices, with a scale per row
     peak_tflops: float | None = None  # denominator of MFU; None = measured matrix product of this machine
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -94,6 +101,16 @@ class TrainerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
+        if self.shard_devices is not None:
+            if self.strategy != "fsdp":
+                raise ConfigError(
+                    f"trainer.shard_devices={self.shard_devices} is a setting of trainer.strategy=fsdp"
+                )
+            if self.shard_devices < 1 or self.processes % self.shard_devices:
+                raise ConfigError(
+                    f"trainer.shard_devices={self.shard_devices} must divide the {self.processes} devices of the run "
+                    "(trainer.devices x trainer.nodes)"
+                )
 
 
 @dataclass(frozen=True)

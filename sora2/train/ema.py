@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sora2.atomic import save_safetensors
 from sora2.errors import UserError
+from sora2.train.parts import assign, local, whole
 
 
 @functools.cache
@@ -51,35 +52,41 @@ class PowerEMA:
 
         beta(t) = (1 - dt / t)^(gamma + 1): at the first step beta is 0 and the average is the weights themselves.
         """
-        live = [parameters[name].detach().float() for name in self.averages[0]]
+        live = [local(parameters[name].detach()).float() for name in self.averages[0]]
         for sigma, average in zip(self.sigma_rel, self.averages, strict=True):
             beta = (1 - min(1.0, step_samples / samples_seen)) ** (exponent(sigma) + 1)
-            torch._foreach_lerp_(list(average.values()), live, 1 - beta)
+            torch._foreach_lerp_([local(value) for value in average.values()], live, 1 - beta)
 
     def average(self, index: int = 0) -> dict[str, Tensor]:
         return self.averages[index]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _named(self) -> dict[str, Tensor]:
         return {
             f"{sigma}/{name}": value
             for sigma, average in zip(self.sigma_rel, self.averages, strict=True)
             for name, value in average.items()
         }
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """All averages, whole; all processes of a run must ask."""
+        return {name: whole(value) for name, value in self._named().items()}
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        expected, got = set(self.state_dict()), set(state)
+        expected, got = set(self._named()), set(state)
         if expected != got:
             raise UserError(
                 f"the checkpoint's EMA does not fit this run: ema.sigma_rel={list(self.sigma_rel)} needs "
                 f"{len(expected)} averages, it holds {len(got)}. Keep ema.sigma_rel and the model as they were."
             )
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
+        for name, value in self._named().items():
+            assign(value, state[name])
 
-    def save_snapshot(self, folder: Path, samples_seen: int) -> Path:
-        """Store all averages for a later `reconstruct`."""
+    def save_snapshot(self, folder: Path, samples_seen: int, write: bool = True) -> Path:
+        """Store all averages for a later `reconstruct`. All processes of a run must call it; one has `write`."""
         path = folder / f"ema-{samples_seen:012d}.safetensors"
-        save_safetensors(self.state_dict(), path)
+        state = self.state_dict()
+        if write:
+            save_safetensors(state, path)
         return path
 
 

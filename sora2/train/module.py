@@ -14,14 +14,18 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from sora2.config import to_mapping
 from sora2.errors import UserError
 from sora2.host import Arriving
+from sora2.train.agreement import any_process
 from sora2.train.config import OptimizerConfig, TrainConfig
 from sora2.train.ema import PowerEMA, named_parameters
 from sora2.train.optimizer import build_optimizer
+from sora2.train.parts import whole
 from sora2.train.recipe import LossOutput, Progress, Recipe
+from sora2.train.sharding import shard
 
 
 class NonFiniteError(UserError):
@@ -100,12 +104,20 @@ class TrainingModule(L.LightningModule):
         self.latest_totals: dict[str, Tensor] = {}
         self.grad_norm: Tensor | None = None
         self._micro_batches = 0
+        self._idle: set[str] | None = (
+            None  # parameters that no micro-batch of this process has met in this step
+        )
         self._samples_at_step_start = 0
         self._unchecked: StepCheck | None = None
         self.ema: PowerEMA | None = None
 
     def averaged_parameters(self) -> dict[str, Tensor]:
         return named_parameters({name: getattr(self.recipe, name) for name in self.recipe.averaged})
+
+    def configure_model(self) -> None:
+        t = self.config.trainer
+        if t.strategy == "fsdp" and not isinstance(getattr(self.recipe, self.recipe.averaged[0]), FSDPModule):
+            shard(self.recipe, self.trainer.strategy.root_device, t.processes, t.shard_devices or t.processes)
 
     def on_fit_start(self) -> None:
         if self.ema is None:
@@ -138,6 +150,9 @@ class TrainingModule(L.LightningModule):
         for output in outputs.values():
             self.manual_backward(output.total / accumulate)
 
+        if self.config.trainer.strategy == "fsdp":
+            idle = self.recipe.idle_parameters(batch)
+            self._idle = idle if self._idle is None else self._idle & idle
         self._record(outputs)
         self.samples_seen += self.recipe.batch_size(batch) * self.trainer.world_size
         self._micro_batches += 1
@@ -154,7 +169,8 @@ class TrainingModule(L.LightningModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         groups = self.recipe.optimizer_groups()
-        norms = [torch.nn.utils.clip_grad_norm_(p, o.grad_clip) for p in groups.values()]
+        self._drop_idle_gradients()
+        norms = [whole(torch.nn.utils.clip_grad_norm_(p, o.grad_clip)) for p in groups.values()]
         self.grad_norm = norms[0]
         checked = torch.stack([*norms, *(t.to(norms[0]) for t in self.latest_totals.values())])
         losses = {**self.latest_totals, **self.latest}
@@ -173,6 +189,17 @@ class TrainingModule(L.LightningModule):
             self.ema.update(
                 self.averaged_parameters(), self.samples_seen, self.samples_seen - self._samples_at_step_start
             )
+
+    def _drop_idle_gradients(self) -> None:
+        """Leave parameters that no process has met as they are. FSDP gives them gradients of zero, for it must reduce
+        the same ones on every process."""
+        idle, self._idle = self._idle, None
+        if idle is None:
+            return
+        named = dict(self.recipe.named_parameters())
+        for (_, p), met in zip(named.items(), any_process(*(n not in idle for n in named)), strict=True):
+            if not met:
+                p.grad = None
 
     @property
     def looks_back(self) -> bool:
@@ -199,9 +226,14 @@ class TrainingModule(L.LightningModule):
     def export_weights(self, folder: Path, weights: dict[str, Tensor], sigma_rel: float | None) -> None:
         """Write weights in the place of `averaged_parameters` as safetensors and a config, no pickles.
 
+        All processes of a run must call it; the first one writes.
+
         sigma_rel: the width over which they were averaged; None: not averaged.
         """
         self.settle()
+        weights = {name: whole(value) for name, value in weights.items()}
+        if self.global_rank != 0:
+            return
         info = {
             "samples_seen": self.samples_seen,
             "sigma_rel": sigma_rel,

@@ -7,13 +7,15 @@ arXiv:2502.16982). `torch.optim.Muon` takes matrices only; here convolution kern
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sora2.train.config import OptimizerConfig
+from sora2.train.parts import Turns, local
 
 #: Quintic Newton-Schulz coefficients and number of iterations (Jordan et al. 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -80,7 +82,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 parameters = [p for p in group["params"] if p.grad is not None]
                 if not parameters:
                     continue
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_([local(p) for p in parameters], 1 - group["lr"] * group["weight_decay"])
                 if group["muon"]:
                     self._muon(parameters, group)
                 else:
@@ -90,22 +92,24 @@ class MuonAdamW(torch.optim.Optimizer):
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        gradients = [p.grad for p in parameters]
-        momenta = [self.state[p]["momentum"] for p in parameters]
+        gradients = [local(p.grad) for p in parameters]
+        momenta = [local(self.state[p]["momentum"]) for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for p, direction in zip(parameters, nesterov, strict=True):
-            matrix = direction.flatten(1)
-            alike.setdefault(tuple(matrix.shape), []).append((p, matrix))
+            alike.setdefault((p.shape[0], math.prod(p.shape[1:])), []).append((p, direction.flatten(1)))
+        turns = Turns.of(parameters[0])
         for (rows, columns), members in alike.items():
             size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-            at_once = max(1, STACK_NUMBERS // (rows * columns))
+            at_once = turns.processes * max(1, STACK_NUMBERS // (rows * columns))
             for first in range(0, len(members), at_once):
                 part = members[first : first + at_once]
-                updates = orthogonalize(torch.stack([matrix for _, matrix in part]), self.dtype)
-                shaped = [update.reshape(p.shape) for (p, _), update in zip(part, updates, strict=True)]
-                torch._foreach_add_([p for p, _ in part], shaped, alpha=-size)
+                updates = turns.apply(
+                    lambda matrices: orthogonalize(matrices, self.dtype), [matrix for _, matrix in part], rows
+                )
+                shaped = [u.reshape(local(p).shape) for (p, _), u in zip(part, updates, strict=True)]
+                torch._foreach_add_([local(p) for p, _ in part], shaped, alpha=-size)
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in parameters]
@@ -113,8 +117,8 @@ class MuonAdamW(torch.optim.Optimizer):
             if not state:
                 state |= {"step": 0, "first": torch.zeros_like(p), "second": torch.zeros_like(p)}
             state["step"] += 1
-        gradients = [p.grad for p in parameters]
-        first, second = ([state[name] for state in states] for name in ("first", "second"))
+        gradients = [local(p.grad) for p in parameters]
+        first, second = ([local(state[name]) for state in states] for name in ("first", "second"))
         low, high = self.betas
         torch._foreach_lerp_(first, gradients, 1 - low)
         torch._foreach_lerp_(second, torch._foreach_mul(gradients, gradients), 1 - high)
@@ -122,7 +126,19 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_sqrt_(deviation)
         torch._foreach_add_(deviation, self.eps)
         scales = [-group["lr"] / (1 - low ** state["step"]) for state in states]
-        torch._foreach_addcdiv_(parameters, first, deviation, scales)
+        torch._foreach_addcdiv_([local(p) for p in parameters], first, deviation, scales)
+
+
+def is_hidden(name: str, parameter: Tensor, outer: tuple[str, ...]) -> bool:
+    """Whether Muon takes a parameter: matrices, but for those whose names hold a part in `outer`."""
+    return parameter.ndim >= 2 and not any(part in name for part in outer)
+
+
+def state_values(parameters: Mapping[str, Tensor], config: OptimizerConfig, outer: tuple[str, ...]) -> float:
+    """Numbers that the optimizer keeps for a parameter, on average: two for AdamW, one for Muon."""
+    total = sum(p.numel() for p in parameters.values())
+    hidden = sum(p.numel() for n, p in parameters.items() if is_hidden(n, p, outer))
+    return 2 - (hidden / total if config.name == "muon" else 0)
 
 
 def build_optimizer(
@@ -138,7 +154,7 @@ def build_optimizer(
     """
     decay = config.weight_decay
     matrices = {n: p for n, p in parameters.items() if p.ndim >= 2}
-    hidden = [p for n, p in matrices.items() if config.name == "muon" and not any(o in n for o in outer)]
+    hidden = [p for n, p in matrices.items() if config.name == "muon" and is_hidden(n, p, outer)]
     chosen = {id(p) for p in hidden}
     groups = [
         {"params": [p for p in matrices.values() if id(p) not in chosen], "weight_decay": decay},

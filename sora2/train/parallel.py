@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
@@ -11,6 +13,7 @@ from sora2.config import ConfigError
 from sora2.kernels import choose_dtype, use_cpu_kernels
 from sora2.train.config import TrainerConfig
 from sora2.train.recipe import Recipe
+from sora2.train.sharding import ShardedStrategy
 
 
 def device(config: TrainerConfig) -> torch.device:
@@ -22,6 +25,15 @@ def device(config: TrainerConfig) -> torch.device:
         )
     use_gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def use_threads(config: TrainerConfig) -> None:
+    """Compute on `trainer.threads` threads of the CPU from here on, in this process and those that it starts."""
+    if config.threads is None:
+        return
+    torch.set_num_threads(config.threads)
+    if config.processes > 1 or config.strategy != "auto":
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # unset, Lightning would choose
 
 
 def precision(config: TrainerConfig) -> str:
@@ -49,11 +61,12 @@ def cpu_kernels(config: TrainerConfig) -> str:
 
 
 def strategy(config: TrainerConfig) -> str | Strategy:
-    """Lightning's strategy: one process, or data parallel over devices and nodes."""
-    world = config.devices * config.nodes
-    if world == 1 and config.strategy == "auto":
+    """Lightning's strategy: one process, or data parallel over devices and nodes, with weights whole or spread."""
+    if config.processes == 1 and config.strategy == "auto":
         return "auto"
     backend = "nccl" if device(config).type == "cuda" else "gloo"
+    if config.strategy == "fsdp":
+        return ShardedStrategy(config.processes, backend)
     # A batch without sound, text or references is legal and leaves their parameters unused.
     return DDPStrategy(
         process_group_backend=backend, gradient_as_bucket_view=True, find_unused_parameters=True

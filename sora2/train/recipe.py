@@ -64,6 +64,10 @@ class Recipe(nn.Module):
     def batch_size(self, batch: Any) -> int:
         raise NotImplementedError
 
+    def idle_parameters(self, batch: Any) -> set[str]:
+        """Names of parameters that get no gradient from a batch, for it lacks what they are for."""
+        return set()
+
     def forward_flops(self, batch: Any) -> float:
         """Multiply-adds counted as two, forward pass of the whole batch."""
         raise NotImplementedError

@@ -31,12 +31,13 @@ class SampleRenderer(L.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if module.at_step_boundary and self.due.due(module.samples_seen) and trainer.is_global_zero:
-            self.render(module)
+        if module.at_step_boundary and self.due.due(module.samples_seen):
+            module.export(self.folder / "weights")
+            if trainer.is_global_zero:
+                self.render(module)
 
     def render(self, module: TrainingModule) -> Path:
         folder = self.folder / f"{module.samples_seen:012d}"
-        module.export(self.folder / "weights")
         dtype = module.config.trainer.product_dtype
         pipeline = Pipeline.from_checkpoint(self.folder / "weights", module.device, dtype)
         for i, clip in enumerate(pipeline.generate(self.requests)):

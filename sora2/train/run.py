@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-import torch
 import yaml
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -59,8 +58,7 @@ def train(config: TrainConfig) -> Path:
 def _train(config: TrainConfig, folder: Path) -> Path:
     recipe_module = importlib.import_module(RECIPES[config.recipe])
     config = replace(config, trainer=settled(config, folder))
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+    parallel.use_threads(config.trainer)
     loader_config = recipe_module.loader_config(config)
     fingerprints = recipe_module.latent_fingerprints(config)
     print(describe(config, recipe_module.plan(config), loader_config.batch_size))
@@ -108,8 +106,8 @@ def _train(config: TrainConfig, folder: Path) -> Path:
     trainer.fit(module, datamodule=TrainingData(loader_config, fingerprints), ckpt_path=resume_from)
     if stopper.signalled:
         raise KeyboardInterrupt
+    module.export(folder / "export")
     if trainer.is_global_zero:
-        module.export(folder / "export")
         print(f"exported weights to {folder / 'export'}")
     return folder
 
@@ -142,7 +140,7 @@ def find_checkpoint(config: TrainConfig, folder: Path) -> Path | None:
             f"{folder} already holds checkpoints (newest {newest.name}) and resume=false: choose another `name=`, "
             "delete the folder, or drop resume=false to continue it"
         )
-    saved = checkpoint.load(newest)
+    saved = checkpoint.load(newest, mapped=True)
     for change in checkpoint.check_resumable(saved["sora2"]["config"], config, newest):
         print(f"changed since the checkpoint: {change}")
     print(f"resuming from {newest} ({saved['sora2']['samples_seen']} samples)")

@@ -20,8 +20,9 @@ from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.model import Transformer, TransformerConfig
 from sora2.model import build as build_transformer
-from sora2.model.flops import attention_pairs, count_parameters, forward_flops
+from sora2.model.flops import attention_pairs, count_parameters, forward_flops, memory
 from sora2.train.config import TrainConfig
+from sora2.train.optimizer import state_values
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.types import Batch, clean_modality
 from sora2.weights import write_checkpoint
@@ -56,6 +57,9 @@ class DiffusionRecipe(Recipe):
 
     def batch_size(self, batch: Batch) -> int:
         return batch.size
+
+    def idle_parameters(self, batch: Batch) -> set[str]:
+        return {f"model.{name}" for name in self.model.idle_parameters(batch.modalities())}
 
     def tokens(self, batch: Batch) -> int:
         return batch.size * sum(m.tokens for m in batch.modalities().values())
@@ -144,7 +148,29 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
         ("tokens", f"{total} = " + " + ".join(f"{n} {name}" for name, n in count.tokens.items())),
         ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
         ("compute", f"{count.flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
+        ("memory", _memory(config, count)),
     ]  # fmt: skip
+
+
+def _memory(config: TrainConfig, count: _Count) -> str:
+    t, batch = config.trainer, loader_config(config).batch_size
+    shards = (t.shard_devices or t.processes) if t.strategy == "fsdp" else 1
+    weights = dict(build_transformer(count.settings, device="meta").named_parameters())
+    needed = memory(
+        count.settings,
+        count.tokens,
+        batch,
+        activation_bytes=t.product_dtype.itemsize,
+        optimizer_values=state_values(weights, config.optimizer, DiffusionRecipe.outer_layers)
+        + len(config.ema.sigma_rel),
+        shards=shards,
+        checkpointing=t.activation_checkpointing,
+    )
+    spread = "" if shards == 1 else f", spread over {shards}"
+    return (
+        f"{needed.total / 2**30:.1f} GiB a device: {needed.state / 2**30:.1f} of weights, gradients, optimizer and "
+        f"averages{spread}; {needed.activations / 2**30:.1f} of activations of {batch} samples"
+    )
 
 
 @dataclass(frozen=True)

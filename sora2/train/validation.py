@@ -18,6 +18,7 @@ from sora2.data.loader import DatasetConfig, LoaderConfig, build_loader
 from sora2.train.callbacks import Every
 from sora2.train.config import ValidationConfig
 from sora2.train.module import TrainingModule, keyed_generator
+from sora2.train.parts import local
 
 
 class Validator(L.Callback):
@@ -41,19 +42,22 @@ class Validator(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:  # type: ignore[override]
         self.due.start(module.samples_seen)
-        if trainer.is_global_zero:
-            count = -(-self.config.clips // self.loader.batch_size)
-            stream = build_loader(self.loader, self.fingerprints)
-            self.batches = list(islice(iter(stream), count))
-            stream.close()
+        count = -(-self.config.clips // self.loader.batch_size)
+        stream = build_loader(self.loader, self.fingerprints)
+        self.batches = list(islice(iter(stream), count))
+        stream.close()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero or not module.at_step_boundary:
+        if not module.at_step_boundary:
             return
         if self.due.due(module.samples_seen) or trainer.should_stop:
-            losses = self.measure(trainer, module)
+            losses = self.measure(
+                trainer, module
+            )  # by every process: the others would wait, and may hold a part
+            if not trainer.is_global_zero:
+                return
             for logger in trainer.loggers:
                 logger.log_metrics(
                     {f"validation/{n}": v for n, v in losses.items()}, step=module.samples_seen
@@ -87,9 +91,9 @@ def averaged_weights(module: TrainingModule) -> Iterator[None]:
     module.recipe.eval()
     try:
         for name, average in module.ema.average().items():
-            live[name].data.copy_(average)
+            local(live[name].detach()).copy_(local(average))
         yield
     finally:
         for name, value in kept.items():
-            live[name].data.copy_(value)
+            local(live[name].detach()).copy_(local(value))
         module.recipe.train()

@@ -120,6 +120,18 @@ def test_memory_adds_up():
     assert m.total == m.weights + m.gradients + m.optimizer + m.activations
 
 
+def test_what_is_spread_takes_its_share_of_each_device():
+    tokens, config = {"video": 30000}, PRESETS["14b"]
+    alone, spread = memory(config, tokens), memory(config, tokens, shards=32, checkpointing=True)
+    assert spread.optimizer == pytest.approx(alone.optimizer / 32)
+    assert spread.gradients == pytest.approx(alone.gradients / 32)
+    blocks_here = 2 * 4 + 2  # float32 of the one that runs and of the next, and its bf16 copy
+    part = alone.gradients / 32
+    assert spread.weights == pytest.approx(part + blocks_here * count_parameters(config) / config.depth)
+    inputs = 2 * config.depth * config.width * 30000
+    assert spread.activations == pytest.approx(alone.activations / config.depth + inputs)
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_the_configuration_group_holds_the_presets(name):
     values = yaml.safe_load((Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").read_text())

@@ -94,7 +94,7 @@ def test_validation_needs_held_out_shards(world):
 def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
     assert main(["train", *training_overrides(world, "dry", dry_run="true")]) == 0
     text = capsys.readouterr().out
-    for word in ("parameters", "tokens", "GFLOP per sample", "48 samples = 12 steps"):
+    for word in ("parameters", "tokens", "GFLOP per sample", "GiB a device", "48 samples = 12 steps"):
         assert word in text
     assert not (world / "runs/dry").exists()
 
