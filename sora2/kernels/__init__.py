@@ -1,7 +1,7 @@
 """Attention patterns and their backends behind one dispatch point, and the fused element-wise operations."""
 
 from sora2.kernels.activation import squared_relu
-from sora2.kernels.bf16 import PRODUCTS, bf16_speedup, choose_dtype, has_fast_bf16
+from sora2.kernels.bf16 import PRODUCTS, SlowProductsWarning, bf16_speedup, choose_dtype, has_fast_bf16
 from sora2.kernels.call import AttentionError
 from sora2.kernels.cpu.choice import CpuKernelError, PlainKernelsWarning, cpu_kernels, use_cpu_kernels
 from sora2.kernels.dispatch import (
@@ -41,6 +41,7 @@ __all__ = [
     "Rule",
     "Runs",
     "SlowAttentionWarning",
+    "SlowProductsWarning",
     "Span",
     "TilePattern",
     "Tiles",

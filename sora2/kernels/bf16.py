@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 
 import torch
 
@@ -11,6 +12,10 @@ import torch
 WORTH_IT = 1.2
 #: What a network's products may run in, by the names of flags.
 PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class SlowProductsWarning(UserWarning):
+    """bf16 where float32 is faster."""
 
 
 @functools.cache
@@ -44,9 +49,18 @@ def has_fast_bf16() -> bool:
 
 
 def choose_dtype(device: str | torch.device, asked: str = "auto") -> torch.dtype:
-    """Of a network's products: a name of `PRODUCTS`, or "auto": bf16 on CUDA and on CPUs that multiply it faster."""
-    if asked != "auto":
-        return PRODUCTS[asked]
+    """Of a network's products: a name of `PRODUCTS`, or "auto": bf16 on CUDA and on CPUs that multiply it faster.
+
+    Warns when bf16 is asked for by name where float32 is faster.
+    """
     kind = torch.device(device).type
-    fast = kind == "cuda" or (kind == "cpu" and has_fast_bf16())
-    return torch.bfloat16 if fast else torch.float32
+    if asked == "fp32" or (asked == "auto" and kind not in ("cuda", "cpu")):
+        return torch.float32
+    fast = kind != "cpu" or has_fast_bf16()
+    if asked == "bf16" and kind == "cpu" and bf16_speedup() < 1:
+        warnings.warn(
+            "bf16 was asked for, and this CPU multiplies it more slowly than float32: auto takes the faster one",
+            SlowProductsWarning,
+            stacklevel=2,
+        )
+    return torch.bfloat16 if fast or asked == "bf16" else torch.float32

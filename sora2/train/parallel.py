@@ -41,9 +41,8 @@ def precision(config: TrainerConfig) -> str:
 
     The answer is written to the run's config.yaml, and a resumed run keeps it.
     """
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if choose_dtype(device(config)) == torch.bfloat16 else "32-true"
+    asked = {"auto": "auto", "bf16-mixed": "bf16", "32-true": "fp32"}[config.precision]
+    return "bf16-mixed" if choose_dtype(device(config), asked) == torch.bfloat16 else "32-true"
 
 
 def cpu_kernels(config: TrainerConfig) -> str:

@@ -11,10 +11,12 @@ from sora2.kernels import (
     PatternError,
     Rule,
     SlowAttentionWarning,
+    SlowProductsWarning,
     TilePattern,
     Tiles,
     Tiling,
     attention,
+    choose_dtype,
     concatenate,
     dense_pattern,
     explain,
@@ -281,6 +283,19 @@ def test_bf16_is_timed_against_float32_whoever_asks(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16), Products():
         assert bf16_speedup.__wrapped__(size=8, rounds=1) > 0
     assert seen == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("speedup", "auto", "slow"), [(0.0, "float32", True), (0.5, "float32", True), (4.0, "bfloat16", False)]
+)
+def test_products_are_those_asked_for_and_slow_ones_are_said_aloud(monkeypatch, recwarn, speedup, auto, slow):
+    monkeypatch.setattr("sora2.kernels.bf16.bf16_speedup", lambda: speedup)
+    assert choose_dtype("cpu") == getattr(torch, auto)
+    assert choose_dtype("cpu", "fp32") == torch.float32
+    assert choose_dtype("cuda") == choose_dtype("cuda", "bf16") == torch.bfloat16
+    assert not recwarn
+    assert choose_dtype("cpu", "bf16") == torch.bfloat16
+    assert [w.category for w in recwarn] == [SlowProductsWarning] * slow
 
 
 def test_what_ran_is_on_record_and_waste_is_said_aloud():
