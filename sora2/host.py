@@ -26,6 +26,14 @@ def on_host(x: Tensor) -> Tensor:
     return x.cpu() if source is None else source
 
 
+def tokens_of(x: Tensor, first: int, last: int) -> Tensor:
+    """Tokens [first, last) of `x` (B, N, ...), with what it was sent from."""
+    part, source = x[:, first:last], getattr(x, SOURCE, None)
+    if source is not None:
+        setattr(part, SOURCE, source[:, first:last])
+    return part
+
+
 def send(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
     """The tensors on `device`. To a GPU they go in one transfer, which the host does not wait for.
 

@@ -54,7 +54,11 @@ class Attention(nn.Module):
         )  # each (B, H, N, Dh)
         if packing.cache is not None:
             k, v = packing.cache.write(self.layer, k, v)  # (B, H, M, Dh): with all that came before
+        if packing.share is not None:
+            q, k, v = packing.share.to_heads(q, k, v)  # (B, H / P, all N, Dh)
         out = self.attend(q, k, v, packing)  # (B, H, N, Dh)
+        if packing.share is not None:
+            out = packing.share.to_tokens(out)  # (B, H, N, Dh)
         return self.out(merge_heads(out, packing.spans))  # (T, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:

@@ -21,6 +21,7 @@ from sora2.kernels import Rule, Runs, Span, TilePattern, Tiling, cached_tiling
 from sora2.model.cache import KVCache
 from sora2.model.config import GROUP_OF, AttentionConfig, ModelError, TransformerConfig
 from sora2.model.rope import rotation_angles
+from sora2.model.share import Share, Sharing
 from sora2.types import Batch, Modality
 
 #: The patterns of a tiling, made once.
@@ -61,11 +62,14 @@ class Packing:
     tokens: int  # N of the attention sequence
     cosine: Tensor  # (B or 1, N, head_width / 2)
     sine: Tensor
-    modalities: dict[str, Modality]  # the batch's, in the order of the stream
+    modalities: dict[str, Modality]  # of the stream, in its order
     raster: dict[str, Tensor]  # per reordered modality (n,): where each raster token lies in tile order
     patterns: dict[Rule, TilePattern | None]  # per rule of the layers, padding included; None = everything
     key_mask: Tensor | None  # (B, N) bool for layers without a pattern; None when no token is padding
     cache: KVCache | None  # keys and values of tokens that are not in this batch
+    share: (
+        Share | None
+    )  # where the stream has some of a sequence's tokens: patterns and masks are of all of them
     levels: tuple[Tensor, ...]  # per segment (U,): its distinct noise levels
     level_of_run: tuple[Tensor, ...]  # per segment (batch * runs,): the distinct level of each run of tokens
     runs: tuple[Runs, ...]  # per segment: where its runs lie
@@ -96,8 +100,15 @@ def places(name: str, modality: Modality, batch: Batch, config: TransformerConfi
     return positions * torch.tensor([batch.video_shape.fps / config.rope_fps, 1.0, 1.0])
 
 
-def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) -> Packing:
+def pack(
+    batch: Batch,
+    config: TransformerConfig,
+    cache: KVCache | None = None,
+    among: Sharing | None = None,
+) -> Packing:
     """Plan the packed sequence of a batch, or of the chunk of a film whose earlier tokens are in `cache`.
+
+    With `among` the stream holds a share of the tokens, and only attention sees the others.
 
     Raises:
         ModelError: a modality's token width differs from the configuration's.
@@ -118,6 +129,12 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
     if cache is None and not config.attention.is_dense:
         tiling, known = tile(batch, segments, config.attention)
         present, raster = reorder(present, segments, tiling.order.to(device))
+    whole = all(bool(on_host(m.mask).all()) for m in present.values())
+    mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
+    share = None if among is None else among.divide(present)
+    if share is not None:
+        present = share.modalities
+        segments = lay_out(present, size)
     # Everything that decides how to compute is read on the host, each tensor once: no waiting inside the blocks.
     clocks = [places(name, m, batch, config) for name, m in present.items()]
     if all(c.stride(0) == 0 for c in clocks):
@@ -127,8 +144,6 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
         positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
     is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments])
     angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
-    whole = all(bool(on_host(m.mask).all()) for m in present.values())
-    mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
     key_mask = None if whole else mask
     if cache is not None:
         patterns, key_mask = cache.view(mask)
@@ -160,6 +175,7 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
         patterns=patterns,
         key_mask=key_mask,
         cache=cache,
+        share=share,
         levels=tuple(levels),
         level_of_run=tuple(level_of_run),
         runs=tuple(runs),
@@ -168,10 +184,15 @@ def pack(batch: Batch, config: TransformerConfig, cache: KVCache | None = None) 
 
 def plan_segments(batch: Batch) -> tuple[Segment, ...]:
     """Where the modalities of a batch lie, in packing order."""
+    return lay_out(batch.modalities(), batch.size)
+
+
+def lay_out(present: dict[str, Modality], size: int) -> tuple[Segment, ...]:
+    """One segment after the other, for a batch of `size`."""
     segments, row, start = [], 0, 0
-    for name, m in batch.modalities().items():
-        segments.append(Segment(name, GROUP_OF[name], batch.size, m.tokens, row, start))
-        row, start = row + batch.size * m.tokens, start + m.tokens
+    for name, m in present.items():
+        segments.append(Segment(name, GROUP_OF[name], size, m.tokens, row, start))
+        row, start = row + size * m.tokens, start + m.tokens
     return tuple(segments)
 
 

@@ -7,7 +7,7 @@ condition). Nothing here knows about tasks, samplers or devices.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from sora2.model.layers import Linear, ZeroLinear
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulation
 from sora2.model.packing import OUTPUTS, Packing, pack
 from sora2.model.precondition import Precondition
+from sora2.model.share import Sharing
 from sora2.types import MODALITIES, Batch
 
 
@@ -34,6 +35,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.among: Sharing | None = None  # those who share each sequence of tokens, as the trainer sets it
         self.project_in = nn.ModuleDict({g: Linear(config.token_width(g), config.width) for g in GROUPS})
         self.kind = nn.ParameterDict({name: torch.empty(1, config.width) for name in MODALITIES})
         self.modulation = Modulation(config)
@@ -60,7 +62,7 @@ class Transformer(nn.Module):
             raise ModelError(
                 f"layers {sorted(skip)} cannot be skipped: this model has 0 to {len(self.blocks) - 1}"
             )
-        packing = pack(batch, self.config, cache)
+        packing = pack(batch, self.config, cache, self.among)
         factors = {  # of segments that are preconditioned
             s.name: Precondition.of(
                 packing.modalities[s.name].noise_level, spread, self.config.token_width(s.group)
@@ -73,7 +75,8 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             if layer not in skip:
                 x = block(x, levels, packing)  # (T, D)
-        return self._velocities(x, levels, packing, factors)
+        totals = {name: m.tokens for name, m in batch.modalities().items()}
+        return self._velocities(x, levels, packing, factors, totals)
 
     def idle_parameters(self, present: Collection[str]) -> set[str]:
         """Names of the parameters that a batch of the modalities in `present` does not meet: they get no gradient."""
@@ -101,7 +104,12 @@ class Transformer(nn.Module):
         return torch.cat(parts)
 
     def _velocities(
-        self, x: Tensor, levels: Levels, packing: Packing, factors: dict[str, Precondition]
+        self,
+        x: Tensor,
+        levels: Levels,
+        packing: Packing,
+        factors: dict[str, Precondition],
+        totals: Mapping[str, int],
     ) -> dict[str, Tensor]:
         last = levels.layer(None, BLOCK_PARAMETERS, OUTPUT_PARAMETERS)
         x = last.norm_modulate(x, 0, self.config.norm_eps)[1]  # (T, D)
@@ -115,6 +123,8 @@ class Transformer(nn.Module):
                     velocity = torch.addcmul(f.skip * noised, f.out, velocity)
                 mask = packing.modalities[s.name].mask.unsqueeze(-1)  # (B, N, 1)
                 velocity = velocity.masked_fill(~mask, 0.0)
+                if packing.share is not None:
+                    velocity = packing.share.collect(velocity, totals[s.name])  # (B, all N, C)
                 if s.name in packing.raster:
                     velocity = velocity.index_select(1, packing.raster[s.name])  # (B, N, C)
                 found[s.name] = velocity

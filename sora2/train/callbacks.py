@@ -45,9 +45,9 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        world, recipe = trainer.world_size, module.recipe
-        size = recipe.batch_size(batch) * world
-        self.meter.add(size, recipe.tokens(batch) * world, recipe.forward_flops(batch) * world)
+        replicas, recipe = module.config.trainer.replicas, module.recipe
+        size = recipe.batch_size(batch) * replicas
+        self.meter.add(size, recipe.tokens(batch) * replicas, recipe.forward_flops(batch) * replicas)
         if self.bar is not None:
             self.bar.update(size)
         if not module.at_step_boundary or trainer.global_step % module.config.trainer.log_every_steps:

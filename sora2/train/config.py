@@ -67,6 +67,7 @@ class TrainerConfig:
         "auto"  # fsdp: weights and all that follows them spread over devices
     )
     shard_devices: int | None = None  # fsdp: devices that share one copy of the weights; None = all
+    sequence_devices: int = 1  # devices that share each sequence of tokens
     compile: bool = False
     activation_checkpointing: bool = False
     threads: int | None = None  # CPU threads of the matrix products; None = all cores
@@ -84,6 +85,11 @@ class TrainerConfig:
         return self.devices * self.nodes
 
     @property
+    def replicas(self) -> int:
+        """Processes that have batches of their own."""
+        return self.processes // self.sequence_devices
+
+    @property
     def product_dtype(self) -> torch.dtype:
         """What matrix products run in, once `precision` is settled."""
         import torch  # here, for commands read this file before they know whether they have work to do
@@ -98,9 +104,15 @@ class TrainerConfig:
             "nodes",
             "checkpoint_every_samples",
             "log_every_steps",
+            "sequence_devices",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
+        if self.processes % self.sequence_devices:
+            raise ConfigError(
+                f"trainer.sequence_devices={self.sequence_devices} must divide the {self.processes} devices of the run "
+                "(trainer.devices x trainer.nodes)"
+            )
         if self.shard_devices is not None:
             if self.strategy != "fsdp":
                 raise ConfigError(

@@ -26,10 +26,13 @@ class _Stream:
 class TrainingData(L.LightningDataModule):
     """Builds the loader of this rank when training starts, at the place where training stands."""
 
-    def __init__(self, config: LoaderConfig, fingerprints: dict[str, str] | None) -> None:
+    def __init__(
+        self, config: LoaderConfig, fingerprints: dict[str, str] | None, sequence_devices: int = 1
+    ) -> None:
         super().__init__()
         self.config = config
         self.fingerprints = fingerprints
+        self.sequence_devices = sequence_devices  # consecutive processes that are given the same batches
         self.loader: StatefulLoader | None = None
         self._saved_state: dict[str, Any] | None = None
 
@@ -44,8 +47,8 @@ class TrainingData(L.LightningDataModule):
         self.loader = build_loader(
             self.config,
             self.fingerprints,
-            trainer.global_rank,
-            trainer.world_size,
+            trainer.global_rank // self.sequence_devices,
+            trainer.world_size // self.sequence_devices,
             trainer.strategy.root_device,
         )
         if self._saved_state is not None:

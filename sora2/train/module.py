@@ -25,7 +25,7 @@ from sora2.train.ema import PowerEMA, named_parameters
 from sora2.train.optimizer import build_optimizer
 from sora2.train.parts import whole
 from sora2.train.recipe import LossOutput, Progress, Recipe
-from sora2.train.sharding import shard
+from sora2.train.sharding import shard, share_sequences
 
 
 class NonFiniteError(UserError):
@@ -118,6 +118,8 @@ class TrainingModule(L.LightningModule):
         t = self.config.trainer
         if t.strategy == "fsdp" and not isinstance(getattr(self.recipe, self.recipe.averaged[0]), FSDPModule):
             shard(self.recipe, self.trainer.strategy.root_device, t.processes, t.shard_devices or t.processes)
+        if t.sequence_devices > 1:
+            share_sequences(self.recipe, t.processes, t.sequence_devices)
 
     def on_fit_start(self) -> None:
         if self.ema is None:
@@ -145,16 +147,18 @@ class TrainingModule(L.LightningModule):
             self.step_keys = []
         self.step_keys += list(batch["keys"] if isinstance(batch, dict) else batch.keys)
 
-        generator = keyed_generator(self.config.seed, self.global_rank, self.samples_seen)
+        together = self.config.trainer.sequence_devices
+        generator = keyed_generator(self.config.seed, self.global_rank // together, self.samples_seen)
         outputs = self.recipe.losses(batch, generator, self.progress)
         for output in outputs.values():
-            self.manual_backward(output.total / accumulate)
+            # gradients are averaged over all processes: those of one sequence are to be added up
+            self.manual_backward(output.total * together / accumulate)
 
         if self.config.trainer.strategy == "fsdp":
             idle = self.recipe.idle_parameters(batch)
             self._idle = idle if self._idle is None else self._idle & idle
         self._record(outputs)
-        self.samples_seen += self.recipe.batch_size(batch) * self.trainer.world_size
+        self.samples_seen += self.recipe.batch_size(batch) * self.config.trainer.replicas
         self._micro_batches += 1
         if self._micro_batches == accumulate:
             self._micro_batches = 0

@@ -13,8 +13,12 @@ from sora2.train.config import TrainConfig
 def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch_size: int) -> str:
     """A table of the run. `recipe_lines` are the recipe's own (name, text) rows; `batch_size` is per device."""
     t, o = config.trainer, config.optimizer
-    world = t.devices * t.nodes
-    step = batch_size * t.accumulate * world
+    step = batch_size * t.accumulate * t.replicas
+    devices = (
+        f"{t.replicas} devices"
+        if t.sequence_devices == 1
+        else f"{t.replicas} groups of {t.sequence_devices} devices"
+    )
     folder = Path(config.out) / config.name
     newest = checkpoint.newest(folder / "checkpoints")
     rates = f"AdamW lr {o.lr:g}"
@@ -23,7 +27,7 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
     rows = [
         ("run", f"{config.name} -> {folder}" + (f", continues {newest.name}" if newest and config.resume else "")),
         *recipe_lines,
-        ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {world} devices"),
+        ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {devices}"),
         ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
         ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}" + _only(config.train_only)),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),

@@ -103,7 +103,11 @@ def _train(config: TrainConfig, folder: Path) -> Path:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=TrainingData(loader_config, fingerprints), ckpt_path=resume_from)
+    trainer.fit(
+        module,
+        datamodule=TrainingData(loader_config, fingerprints, config.trainer.sequence_devices),
+        ckpt_path=resume_from,
+    )
     if stopper.signalled:
         raise KeyboardInterrupt
     module.export(folder / "export")

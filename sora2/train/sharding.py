@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -24,6 +25,7 @@ from sora2.config import ConfigError
 from sora2.train import checkpoint
 from sora2.train.parts import assign, part_of, whole
 from sora2.train.recipe import Recipe
+from sora2.train.sequence import SequenceGroup
 
 
 def shard(recipe: Recipe, device: torch.device, processes: int, together: int) -> None:
@@ -53,6 +55,23 @@ def shard(recipe: Recipe, device: torch.device, processes: int, together: int) -
         # freed after it, as blocks are: what validation swaps into the parts must not meet weights gathered before
         fully_shard(network, mesh=mesh, reshard_after_forward=True)
         network.set_reduce_scatter_unused_params(True)
+
+
+def share_sequences(recipe: Recipe, processes: int, together: int) -> None:
+    """Let each `together` consecutive ones of all `processes` share the sequences of the averaged networks, in place.
+
+    Raises:
+        ConfigError: a network that knows no sequences.
+    """
+    for name in recipe.averaged:
+        if not hasattr(getattr(recipe, name), "among"):
+            raise ConfigError(
+                f"trainer.sequence_devices={together}: {type(getattr(recipe, name)).__name__} has no sequences to share"
+            )
+    groups = [dist.new_group(range(first, first + together)) for first in range(0, processes, together)]
+    mine = SequenceGroup.of(groups[dist.get_rank() // together])
+    for name in recipe.averaged:
+        getattr(recipe, name).among = mine
 
 
 def _mesh(device: torch.device, processes: int, together: int) -> DeviceMesh:

@@ -158,7 +158,7 @@ def _memory(config: TrainConfig, count: _Count) -> str:
     weights = dict(build_transformer(count.settings, device="meta").named_parameters())
     needed = memory(
         count.settings,
-        count.tokens,
+        {name: -(-n // t.sequence_devices) for name, n in count.tokens.items()},
         batch,
         activation_bytes=t.product_dtype.itemsize,
         optimizer_values=state_values(weights, config.optimizer, DiffusionRecipe.outer_layers)
@@ -166,10 +166,11 @@ def _memory(config: TrainConfig, count: _Count) -> str:
         shards=shards,
         checkpointing=t.activation_checkpointing,
     )
+    shared = "" if t.sequence_devices == 1 else f", shared by {t.sequence_devices}"
     spread = "" if shards == 1 else f", spread over {shards}"
     return (
         f"{needed.total / 2**30:.1f} GiB a device: {needed.state / 2**30:.1f} of weights, gradients, optimizer and "
-        f"averages{spread}; {needed.activations / 2**30:.1f} of activations of {batch} samples"
+        f"averages{spread}; {needed.activations / 2**30:.1f} of activations of {batch} samples{shared}"
     )
 
 

@@ -118,6 +118,23 @@ def random_tokens() -> Modality:
     return clean_modality(torch.randn(1, 3, 8), torch.zeros(3, 3))
 
 
+@pytest.mark.slow
+def test_processes_that_share_sequences_learn_what_one_learns(world):
+    """Spread and shared at once, two groups of two: as two processes with the batches of the groups."""
+    each = run(world, "two", 2, 2, **{"trainer.strategy": "ddp"})
+    both = {
+        "trainer.strategy": "fsdp",
+        "trainer.sequence_devices": 2,
+        "trainer.activation_checkpointing": "true",
+    }
+    shared = run(world, "two-groups", 4, 2, **both)
+    a, b = (checkpoint.load(checkpoint.newest(f / "checkpoints")) for f in (each, shared))
+    assert a["sora2"]["samples_seen"] == b["sora2"]["samples_seen"] == 48
+    assert a["TrainingData"] == b["TrainingData"]
+    for key, value in a["state_dict"].items():  # steps of Muon from nothing magnify rounding
+        assert torch.allclose(value, b["state_dict"][key], atol=2e-5), key
+
+
 def in_each_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
@@ -192,6 +209,7 @@ def test_settings_that_do_not_fit_are_refused(world):
             "shard_devices=3 must divide the 4 devices",
         ),
         ({"trainer.strategy": "ddp", "trainer.shard_devices": 2}, "a setting of trainer.strategy=fsdp"),
+        ({"trainer.sequence_devices": 3}, "sequence_devices=3 must divide the 4 devices"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(compose_config(training_overrides(world, "no", **wrong, **{"trainer.devices": 4})))
