@@ -1,6 +1,7 @@
 """`sora2 export`: what `sora2 train` writes at its end, from any checkpoint and at any width of the average."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -110,3 +111,14 @@ def test_of_an_export_the_dtype_alone_can_be_chosen(run, tmp_path, capsys, flags
     assert main(["export", str(run / "export"), "--out", str(tmp_path / "x"), *flags]) == 2
     assert message in capsys.readouterr().err
     assert equal(weights(run / "export"), before) and not (tmp_path / "x").exists()
+
+
+def test_a_damaged_export_is_named_before_anything_is_written(run, tmp_path, capsys):
+    cut, out = tmp_path / "cut", tmp_path / "out"
+    shutil.copytree(run / "export", cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["export", str(cut), "--dtype", "int8", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert str(weights) in said and "is damaged" in said and "export the run again" in said
+    assert not out.exists()
