@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from sora2.generate.flags import build_parser, make_request
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> int:
     from sora2.generate.pipeline import Pipeline
     from sora2.generate.record import check_writable, save_sample
     from sora2.kernels import choose_dtype
+    from sora2.sequence import every_process
 
     check_writable([out for out, _ in clips], args.overwrite)
     base = read_checkpoint(args.checkpoint).sampling()
@@ -63,7 +65,10 @@ def main(argv: list[str]) -> int:
         batch_size=args.batch_size,
     )
     info = {**pipeline.info, "device": str(device)}
-    with processes.split_between_processes(requests) as mine:
+    if args.together:
+        pipeline.model.among = every_process()
+        info["shared_by_processes"] = processes.num_processes
+    with nullcontext(requests) if args.together else processes.split_between_processes(requests) as mine:
         bar = tqdm(
             total=len(mine), desc="clips", unit="clip", disable=not processes.is_main_process or len(mine) < 2
         )
@@ -71,6 +76,8 @@ def main(argv: list[str]) -> int:
             part = mine[k : k + args.batch_size]
             made = pipeline.generate([request for _, request in part], progress=processes.is_main_process)
             for (out, request), clip in zip(part, made, strict=True):
+                if args.together and not processes.is_main_process:
+                    continue
                 save_sample(request, clip, out, info, argv)
                 bar.update()
                 bar.write(str(out))

@@ -100,6 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_dtype_flag(machine)
     add("--device-map", help="auto: spread a large model over all devices, CPU and disk (accelerate)")
     add("--offload-folder", help="disk space of --device-map")
+    add(
+        "--together",
+        action="store_true",
+        help="processes (accelerate launch, torchrun) share the tokens of every clip; default: they share the clips",
+    )
     add("--batch-size", type=int, default=8, help="clips sampled at once")
     add("--video-codec", metavar="DIR", help="where the video codec lies now")
     add("--audio-codec", metavar="DIR", help="where the audio codec lies now")

@@ -111,8 +111,12 @@ def pack(
     With `among` the stream holds a share of the tokens, and only attention sees the others.
 
     Raises:
-        ModelError: a modality's token width differs from the configuration's.
+        ModelError: a modality's token width differs from the configuration's; a film with a cache is to be shared.
     """
+    if cache is not None and among is not None:
+        raise ModelError(
+            "a film that is streamed with a cache cannot be shared by processes: let each make its own"
+        )
     present = batch.modalities()
     size = batch.size
     segments, raster = plan_segments(batch), dict[str, Tensor]()

@@ -31,7 +31,7 @@ class Share(Protocol):
 
 
 class Sharing(Protocol):
-    """Divides the tokens of a batch. The implementation is `sora2.train.sequence`."""
+    """Divides the tokens of a batch. The implementation is `sora2.sequence`."""
 
     def divide(self, present: dict[str, Modality]) -> Share:
         """Of tokens (B, N), in the order of attention."""

@@ -22,10 +22,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from sora2.config import ConfigError
+from sora2.sequence import SequenceGroup
 from sora2.train import checkpoint
 from sora2.train.parts import assign, part_of, whole
 from sora2.train.recipe import Recipe
-from sora2.train.sequence import SequenceGroup
 
 
 def shard(recipe: Recipe, device: torch.device, processes: int, together: int) -> None:

@@ -119,29 +119,24 @@ def test_prompts_file_and_seeds(folder, tmp_path):
     )
 
 
-def test_two_processes_share_the_prompts(folder, tmp_path):
+@pytest.mark.parametrize("shared", [[], ["--together"]], ids=["prompts", "tokens"])
+def test_two_processes_share_the_prompts_or_each_clip(folder, tmp_path, shared):
     (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--cpu",
-            "--num-processes",
-            "2",
-            "--num-machines",
-            "1",
-        ),
-        *("--mixed-precision", "no", "--dynamo-backend", "no", "scripts/sample.py", "--device", "cpu"),
-        *("--checkpoint", str(folder / "export"), "--prompts-file", str(tmp_path / "p.txt")),
+    command = [  # accelerate launch starts one process where there is no GPU, whatever number it is given
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("scripts/sample.py", "--device", "cpu"),
+        *("--checkpoint", str(folder / "export"), "--prompts-file", str(tmp_path / "p.txt"), *shared),
     ]
     done = subprocess.run([*command, "--out", str(tmp_path / "two")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(".mp4") == 3  # each is made, or written, by one of them
     run(folder, tmp_path / "one", "--prompts-file", str(tmp_path / "p.txt"))
     for path in sorted((tmp_path / "one").glob("*.mp4")):
         other = read_clip(tmp_path / "two" / path.name)
         assert (read_clip(path).video.int() - other.video.int()).abs().float().mean() < 0.5
     assert len(list((tmp_path / "two").glob("*.mp4"))) == 3
+    record = (tmp_path / "two/00000-seed0.json").read_text()
+    assert ('"shared_by_processes": 2' in record) == bool(shared)
 
 
 def test_existing_files_are_kept_unless_overwritten(folder, tmp_path):
@@ -173,6 +168,7 @@ def test_existing_files_are_kept_unless_overwritten(folder, tmp_path):
         (["--skip-guidance", "2"], "guidance.skip_layers (--skip-layers)"),
         (["--skip-guidance", "2", "--skip-layers", "0", "9"], "layers [0, 9] cannot be skipped"),
         (["--steps", "0"], "steps=0"),
+        (["--together"], "nobody to share with"),
         (["--audio-shift", "0"], "sampling.shift"),
         (["--audio-delay", "2"], "sampling.delay"),
         (["--mask", "gone.png", "--video", "film.mp4"], "gone.png"),

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from sora2.kernels import Rule
 from sora2.model import Transformer, TransformerConfig
 from sora2.model.config import AttentionConfig
-from sora2.train.sequence import SequenceError, SequenceGroup
+from sora2.sequence import SequenceError, SequenceGroup
 from sora2.types import Batch, Modality, VideoShape
 
 PROCESSES = 3
@@ -88,7 +88,7 @@ def in_each_process(rank: int, folder: str) -> None:
     model.among = SequenceGroup.of(dist.group.WORLD)
     few = make_batch().replace(text=None, reference_video=None)
     few = few.replace(audio=Modality(*(x[:, :2] for x in vars(few.audio).values())))
-    with pytest.raises(SequenceError, match=r"2 tokens of audio cannot be shared by 3 processes.*lower"):
+    with pytest.raises(SequenceError, match=r"2 tokens of audio cannot be shared by 3 processes.*fewer"):
         model(few)
     config = TransformerConfig(width=32, depth=1, heads=2, text_width=8, video_width=12, audio_width=6)
     model = Transformer(config)

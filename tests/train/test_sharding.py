@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from sora2.config import ConfigError
@@ -56,8 +57,12 @@ def run(world: Path, name: str, processes: int, batch: int, **extra: object) -> 
 
 
 def test_spread_over_two_processes_it_learns_the_same_bit_for_bit(world, half_silent):
-    """Weights, both optimizers' states and averages; with clips without sound, and validation in between."""
+    """Weights, both optimizers' states and averages; attention by patterns, clips without sound, and validation in
+    between."""
     data = {
+        "model.attention.layers": "[{window: [1, 1, 1], video_hears_seconds: 0.3}, {top_k: 2}]",
+        "model.attention.tile": "[1, 1, 2]",
+        "model.attention.flat_tile": 4,
         "data.datasets": f"[{{path: {half_silent}, weight: 1.0}}]",
         "data.require_audio": "false",
         "optimizer.grad_clip": "inf",  # the norm of parts is rounded in another order
@@ -72,6 +77,19 @@ def test_spread_over_two_processes_it_learns_the_same_bit_for_bit(world, half_si
     assert_same_state(each, spread)
     a, b = ((folder / "export/model.safetensors").read_bytes() for folder in (each, spread))
     assert a == b
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not hasattr(FSDPModule, "set_reduce_scatter_unused_params"), reason="trainer=fsdp needs torch 2.13"
+)
+def test_one_gpu_that_gathers_its_weights_learns_the_same(world):
+    on = {"trainer.accelerator": "gpu", "trainer.precision": "32-true"}
+    plain = run(world, "gpu-plain", 1, 4, **on)
+    spread = run(world, "gpu-spread", 1, 4, **on, **{"trainer.strategy": "fsdp"})
+    a, b = (checkpoint.load(checkpoint.newest(f / "checkpoints"))["state_dict"] for f in (plain, spread))
+    for key, value in a.items():
+        assert torch.allclose(value, b[key], atol=1e-5), key
 
 
 @pytest.mark.slow

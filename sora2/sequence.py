@@ -55,8 +55,8 @@ class SequenceGroup:
         for name, m in present.items():
             if m.tokens < self.processes:
                 raise SequenceError(
-                    f"{m.tokens} tokens of {name} cannot be shared by {self.processes} processes: set "
-                    "trainer.sequence_devices lower"
+                    f"{m.tokens} tokens of {name} cannot be shared by {self.processes} processes: take fewer "
+                    "(trainer.sequence_devices)"
                 )
             bounds = self.bounds(m.tokens)
             first, last = bounds[self.rank], bounds[self.rank + 1]
@@ -84,6 +84,19 @@ def _deal(among: SequenceGroup, lengths: tuple[int, ...], device: torch.device) 
     return dealt.to(device), dealt.argsort().to(device)
 
 
+def every_process() -> SequenceGroup:
+    """All processes that were launched.
+
+    Raises:
+        SequenceError: there is but one.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise SequenceError(
+            "there is one process, which has nobody to share with: start several (accelerate launch, torchrun)"
+        )
+    return SequenceGroup.of(dist.group.WORLD)
+
+
 @dataclass(frozen=True)
 class TokenShare:
     """A process's tokens of one batch, and the trades that attention needs."""
@@ -104,7 +117,7 @@ class TokenShare:
         b, h, n, d = q.shape
         if h % p:
             raise SequenceError(
-                f"{h} heads cannot be shared by {p} processes: trainer.sequence_devices must divide them"
+                f"{h} heads cannot be shared by {p} processes: take a divisor of {h} (trainer.sequence_devices)"
             )
         by_process = (
             torch.stack([q, k, v]).view(3, b, p, h // p, n, d).movedim(2, 0)
