@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sora2.atomic import save_safetensors
 from sora2.errors import UserError
-from sora2.train.parts import assign, local, whole
+from sora2.train.parts import assign, local, to_store
 
 
 @functools.cache
@@ -68,8 +68,8 @@ class PowerEMA:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All averages, whole; all processes of a run must ask."""
-        return {name: whole(value) for name, value in self._named().items()}
+        """All averages, to be stored by the first process; all processes of a run must ask."""
+        return {name: to_store(value) for name, value in self._named().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         expected, got = set(self._named()), set(state)

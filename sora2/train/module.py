@@ -23,7 +23,7 @@ from sora2.train.agreement import any_process
 from sora2.train.config import OptimizerConfig, TrainConfig
 from sora2.train.ema import PowerEMA, named_parameters
 from sora2.train.optimizer import build_optimizer
-from sora2.train.parts import whole
+from sora2.train.parts import to_store, whole
 from sora2.train.recipe import LossOutput, Progress, Recipe
 from sora2.train.sharding import shard, share_sequences
 
@@ -104,9 +104,7 @@ class TrainingModule(L.LightningModule):
         self.latest_totals: dict[str, Tensor] = {}
         self.grad_norm: Tensor | None = None
         self._micro_batches = 0
-        self._idle: set[str] | None = (
-            None  # parameters that no micro-batch of this process has met in this step
-        )
+        self._idle: set[str] | None = None  # parameters that this process has not met in this step
         self._samples_at_step_start = 0
         self._unchecked: StepCheck | None = None
         self.ema: PowerEMA | None = None
@@ -235,7 +233,7 @@ class TrainingModule(L.LightningModule):
         sigma_rel: the width over which they were averaged; None: not averaged.
         """
         self.settle()
-        weights = {name: whole(value) for name, value in weights.items()}
+        weights = {name: to_store(value) for name, value in weights.items()}
         if self.global_rank != 0:
             return
         info = {

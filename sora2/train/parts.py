@@ -1,6 +1,6 @@
 """Tensors of which every process holds a part. Where nothing is spread they are ordinary ones, and all here is free.
 
-`local`, `whole` and `assign` are all that the optimizer, the averages and the checkpoints know of the difference.
+`local`, `whole`, `to_store` and `assign` are all that optimizer, averages and checkpoints know of the difference.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor. Of a spread one every process must ask, and gets a copy."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+@torch.no_grad()
+def to_store(tensor: Tensor) -> Tensor:
+    """All of a tensor, for the process that writes files. Of a spread one every process must ask; the first gets it, on
+    its host, and the others nothing: no device ever holds more than one whole tensor.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor.detach()
+    full = tensor.full_tensor()
+    return full.cpu() if dist.get_rank() == 0 else full.new_empty(0)
 
 
 @torch.no_grad()

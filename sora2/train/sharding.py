@@ -1,9 +1,10 @@
-"""Networks spread over processes: fully sharded data parallelism (Rajbhandari et al. 2020, arXiv:1910.02054).
+"""Networks over several processes: their weights spread, their sequences shared (`sora2.sequence`).
 
-Every process holds a part of each weight, gradient, optimizer state and average (`sora2.train.parts`); the weights of a
-block are gathered when it runs and freed after it (FSDP2 of PyTorch). Checkpoints hold whole tensors, in the format of
-any other run, so one is resumed by any number of processes, spread or not. Each process builds the whole network once
-on its host, for the first weights are a function of the seed alone.
+Spread means fully sharded data parallelism (Rajbhandari et al. 2020, arXiv:1910.02054): every process holds a part of
+each weight, gradient, optimizer state and average (`sora2.train.parts`); the weights of a block are gathered when it
+runs and freed after it (FSDP2 of PyTorch). Checkpoints hold whole tensors, in the format of any other run, so one is
+resumed by any number of processes, spread or not. Each process builds the whole network once on its host, for the first
+weights are a function of the seed alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.optim import Optimizer
 from sora2.config import ConfigError
 from sora2.sequence import SequenceGroup
 from sora2.train import checkpoint
-from sora2.train.parts import assign, part_of, whole
+from sora2.train.parts import assign, part_of, to_store
 from sora2.train.recipe import Recipe
 
 
@@ -96,7 +97,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return {name: self._kept(value) for name, value in self.lightning_module.state_dict().items()}
+        return {name: to_store(value) for name, value in self.lightning_module.state_dict().items()}
 
     def load_model_state_dict(self, saved: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
@@ -111,7 +112,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         state = optimizer.state_dict()
-        return {**state, "state": {i: self._all_kept(values) for i, values in state["state"].items()}}
+        whole = {
+            i: {n: to_store(v) if isinstance(v, Tensor) else v for n, v in values.items()}
+            for i, values in state["state"].items()
+        }
+        return {**state, "state": whole}
 
     def load_optimizer_state_dict(self, saved: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, saved["optimizer_states"], strict=True):
@@ -124,14 +129,6 @@ class ShardedStrategy(ModelParallelStrategy):
     ) -> dict[str, Any]:
         return checkpoint.load(Path(checkpoint_path), mapped=True)
 
-    def _all_kept(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {n: self._kept(v) if isinstance(v, Tensor) else v for n, v in values.items()}
-
-    def _kept(self, tensor: Tensor) -> Tensor:
-        """The whole tensor, on the host of the process that writes it; the others keep nothing."""
-        full = whole(tensor)
-        return full.cpu() if self.global_rank == 0 else full.new_empty(0)
-
 
 def _parts(values: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
     """An optimizer's state of one parameter, spread as the parameter is."""
@@ -141,6 +138,6 @@ def _parts(values: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]
     def part(value: Any) -> Any:
         if not isinstance(value, Tensor) or value.shape != parameter.shape:
             return value
-        return part_of(value.to(parameter.device), parameter)
+        return part_of(value.to(parameter.device, copy=True), parameter)  # what is read is a mapped file
 
     return {name: part(value) for name, value in values.items()}

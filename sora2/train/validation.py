@@ -53,9 +53,8 @@ class Validator(L.Callback):
         if not module.at_step_boundary:
             return
         if self.due.due(module.samples_seen) or trainer.should_stop:
-            losses = self.measure(
-                trainer, module
-            )  # by every process: the others would wait, and may hold a part
+            # by every process: the others would wait, and may hold a part of the weights
+            losses = self.measure(trainer, module)
             if not trainer.is_global_zero:
                 return
             for logger in trainer.loggers:
