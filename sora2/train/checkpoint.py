@@ -21,7 +21,7 @@ PATTERN = re.compile(r"^samples-(\d+)\.ckpt$")
 FIXED = ("recipe", "seed", "model", "codec", "codecs", "task", "ema", "train_only")
 FIXED_TRAINER = ("accumulate", "precision", "cpu_kernels")
 #: Settings that came later, as runs of before had them.
-EARLIER: dict[str, Any] = {"trainer": {"cpu_kernels": "plain"}, "train_only": []}
+EARLIER: dict[str, Any] = {"trainer": {"cpu_kernels": "plain", "sequence_devices": 1}, "train_only": []}
 
 
 class AtomicCheckpointIO(CheckpointIO):
