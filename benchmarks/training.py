@@ -21,6 +21,7 @@ import torch
 from sora2.codecs import load_codecs
 from sora2.data import DatasetConfig, LoaderConfig, ShardWriter, build_loader, pack_latents
 from sora2.data.encode import geometry
+from sora2.processes import keep_freed_memory
 from sora2.train.compose import compose_config
 from sora2.train.run import train
 from sora2.train.throughput import measure_peak_flops
@@ -98,6 +99,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as `sora2 train` does
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         write_latents(root / "latents", 512)
