@@ -63,25 +63,23 @@ class SequenceGroup:
             parts = (tokens_of(x, first, last) for x in (m.latent, m.positions, m.noise_level, m.mask))
             mine[name] = Modality(*parts)
         device = next(iter(present.values())).latent.device
-        dealt, gathered = _deal(self, tuple(m.tokens for m in present.values()), device)
-        counts = tuple(
-            sum(self.bounds(m.tokens)[r + 1] - self.bounds(m.tokens)[r] for m in present.values())
-            for r in range(self.processes)
-        )
-        return TokenShare(self, mine, counts, dealt, gathered)
+        lengths = {name: m.tokens for name, m in present.items()}
+        counts, dealt, gathered = _deal(self, tuple(lengths.values()), device)
+        return TokenShare(self, mine, lengths, counts, dealt, gathered)
 
 
 @functools.lru_cache(maxsize=64)
-def _deal(among: SequenceGroup, lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """`TokenShare.dealt` and `TokenShare.gathered` of segments of these lengths, remembered on the device."""
-    starts = list(itertools.accumulate(lengths, initial=0))
-    parts = [
-        torch.arange(start + among.bounds(n)[r], start + among.bounds(n)[r + 1])
-        for r in range(among.processes)
-        for start, n in zip(starts, lengths, strict=False)
+def _deal(
+    among: SequenceGroup, lengths: tuple[int, ...], device: torch.device
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """`counts`, `dealt` and `gathered` of a `TokenShare` of segments of these lengths, remembered on the device."""
+    starts = itertools.accumulate(lengths, initial=0)
+    bounds = [torch.tensor(among.bounds(n)) + start for n, start in zip(lengths, starts, strict=False)]
+    theirs = [
+        torch.cat([torch.arange(int(b[r]), int(b[r + 1])) for b in bounds]) for r in range(among.processes)
     ]
-    dealt = torch.cat(parts)
-    return dealt.to(device), dealt.argsort().to(device)
+    dealt = torch.cat(theirs)
+    return tuple(len(t) for t in theirs), dealt.to(device), dealt.argsort().to(device)
 
 
 def every_process() -> SequenceGroup:
@@ -103,6 +101,7 @@ class TokenShare:
 
     among: SequenceGroup
     modalities: dict[str, Modality]  # (B, n) of each, this process's
+    lengths: dict[str, int]  # N of each modality
     counts: tuple[int, ...]  # tokens of each process, all modalities
     dealt: Tensor  # (N,): tokens of process 0, then of process 1 ...: where each lies in the sequence
     gathered: Tensor  # (N,): where each token of the sequence lies in `dealt`
@@ -143,9 +142,9 @@ class TokenShare:
         found = _Trade.apply(packed, [each * c for c in self.counts], [each * n] * p, self.among.group)
         return found.view(p, b, h, n, d).movedim(0, 1).flatten(1, 2)  # (B, P, H / P, n, Dh) -> (B, H, n, Dh)
 
-    def collect(self, velocity: Tensor, tokens: int) -> Tensor:
+    def collect(self, name: str, velocity: Tensor) -> Tensor:
         """(B, n, C) of this process's tokens of a modality -> (B, N, C) of all."""
-        bounds = self.among.bounds(tokens)
+        bounds = self.among.bounds(self.lengths[name])
         return _Collect.apply(velocity, tuple(bounds), self.among.rank, self.among.group)
 
 

@@ -54,13 +54,13 @@ def choose_dtype(device: str | torch.device, asked: str = "auto") -> torch.dtype
     Warns when bf16 is asked for by name where float32 is faster.
     """
     kind = torch.device(device).type
-    if asked == "fp32" or (asked == "auto" and kind not in ("cuda", "cpu")):
-        return torch.float32
-    fast = kind != "cpu" or has_fast_bf16()
     if asked == "bf16" and kind == "cpu" and bf16_speedup() < 1:
         warnings.warn(
             "bf16 was asked for, and this CPU multiplies it more slowly than float32: auto takes the faster one",
             SlowProductsWarning,
             stacklevel=2,
         )
-    return torch.bfloat16 if fast or asked == "bf16" else torch.float32
+    if asked != "auto":
+        return PRODUCTS[asked]
+    fast = kind == "cuda" or (kind == "cpu" and has_fast_bf16())
+    return torch.bfloat16 if fast else torch.float32

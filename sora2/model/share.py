@@ -25,7 +25,7 @@ class Share(Protocol):
         """All tokens of these heads, (B, H / P, N, Dh) -> all heads of these tokens, (B, H, n, Dh)."""
         ...
 
-    def collect(self, velocity: Tensor, tokens: int) -> Tensor:
+    def collect(self, name: str, velocity: Tensor) -> Tensor:
         """(B, n, C) of these tokens of a modality -> (B, N, C) of all."""
         ...
 

@@ -7,7 +7,7 @@ condition). Nothing here knows about tasks, samplers or devices.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,7 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             if layer not in skip:
                 x = block(x, levels, packing)  # (T, D)
-        totals = {name: m.tokens for name, m in batch.modalities().items()}
-        return self._velocities(x, levels, packing, factors, totals)
+        return self._velocities(x, levels, packing, factors)
 
     def idle_parameters(self, present: Collection[str]) -> set[str]:
         """Names of the parameters that a batch of the modalities in `present` does not meet: they get no gradient."""
@@ -104,12 +103,7 @@ class Transformer(nn.Module):
         return torch.cat(parts)
 
     def _velocities(
-        self,
-        x: Tensor,
-        levels: Levels,
-        packing: Packing,
-        factors: dict[str, Precondition],
-        totals: Mapping[str, int],
+        self, x: Tensor, levels: Levels, packing: Packing, factors: dict[str, Precondition]
     ) -> dict[str, Tensor]:
         last = levels.layer(None, BLOCK_PARAMETERS, OUTPUT_PARAMETERS)
         x = last.norm_modulate(x, 0, self.config.norm_eps)[1]  # (T, D)
@@ -124,7 +118,7 @@ class Transformer(nn.Module):
                 mask = packing.modalities[s.name].mask.unsqueeze(-1)  # (B, N, 1)
                 velocity = velocity.masked_fill(~mask, 0.0)
                 if packing.share is not None:
-                    velocity = packing.share.collect(velocity, totals[s.name])  # (B, all N, C)
+                    velocity = packing.share.collect(s.name, velocity)  # (B, all N, C)
                 if s.name in packing.raster:
                     velocity = velocity.index_select(1, packing.raster[s.name])  # (B, N, C)
                 found[s.name] = velocity

@@ -108,19 +108,15 @@ class TrainerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
-        if self.processes % self.sequence_devices:
+        if self.shard_devices is not None and self.strategy != "fsdp":
             raise ConfigError(
-                f"trainer.sequence_devices={self.sequence_devices} must divide the {self.processes} devices of the run "
-                "(trainer.devices x trainer.nodes)"
+                f"trainer.shard_devices={self.shard_devices} is a setting of trainer.strategy=fsdp"
             )
-        if self.shard_devices is not None:
-            if self.strategy != "fsdp":
+        for name in ("sequence_devices", "shard_devices"):
+            together = getattr(self, name)
+            if together is not None and (together < 1 or self.processes % together):
                 raise ConfigError(
-                    f"trainer.shard_devices={self.shard_devices} is a setting of trainer.strategy=fsdp"
-                )
-            if self.shard_devices < 1 or self.processes % self.shard_devices:
-                raise ConfigError(
-                    f"trainer.shard_devices={self.shard_devices} must divide the {self.processes} devices of the run "
+                    f"trainer.{name}={together} must divide the {self.processes} devices of the run "
                     "(trainer.devices x trainer.nodes)"
                 )
 

@@ -56,6 +56,12 @@ def run(world: Path, name: str, processes: int, batch: int, **extra: object) -> 
     return world / "runs" / name
 
 
+def assert_close_weights(a: Path, b: Path, atol: float) -> None:
+    first, second = (checkpoint.load(checkpoint.newest(p / "checkpoints"))["state_dict"] for p in (a, b))
+    for key, value in first.items():
+        assert torch.allclose(value, second[key], atol=atol), key
+
+
 def test_spread_over_two_processes_it_learns_the_same_bit_for_bit(world, half_silent):
     """Weights, both optimizers' states and averages; attention by patterns, clips without sound, and validation in
     between."""
@@ -87,9 +93,7 @@ def test_one_gpu_that_gathers_its_weights_learns_the_same(world):
     on = {"trainer.accelerator": "gpu", "trainer.precision": "32-true"}
     plain = run(world, "gpu-plain", 1, 4, **on)
     spread = run(world, "gpu-spread", 1, 4, **on, **{"trainer.strategy": "fsdp"})
-    a, b = (checkpoint.load(checkpoint.newest(f / "checkpoints"))["state_dict"] for f in (plain, spread))
-    for key, value in a.items():
-        assert torch.allclose(value, b[key], atol=1e-5), key
+    assert_close_weights(plain, spread, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -116,9 +120,7 @@ def test_groups_that_hold_the_network_each_learn_the_same(world):
         "trainer.activation_checkpointing": "true",
     }
     spread = run(world, "two-and-two", 4, 1, **groups)
-    a, b = (checkpoint.load(checkpoint.newest(f / "checkpoints"))["state_dict"] for f in (each, spread))
-    for key, value in a.items():
-        assert torch.allclose(value, b[key], atol=1e-6), key
+    assert_close_weights(each, spread, atol=1e-6)
 
 
 TINY = TransformerConfig(width=32, depth=2, heads=2, text_width=8, video_width=8, audio_width=8)
@@ -149,8 +151,7 @@ def test_processes_that_share_sequences_learn_what_one_learns(world):
     a, b = (checkpoint.load(checkpoint.newest(f / "checkpoints")) for f in (each, shared))
     assert a["sora2"]["samples_seen"] == b["sora2"]["samples_seen"] == 48
     assert a["TrainingData"] == b["TrainingData"]
-    for key, value in a["state_dict"].items():  # steps of Muon from nothing magnify rounding
-        assert torch.allclose(value, b["state_dict"][key], atol=2e-5), key
+    assert_close_weights(each, shared, atol=2e-5)  # steps of Muon from nothing magnify rounding
 
 
 def in_each_process(rank: int, folder: str) -> None:
