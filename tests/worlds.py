@@ -38,13 +38,14 @@ def write_latents(
     text_tokens: int | None = None,
     caption: str = "clip number",
     silent: int | None = None,
+    text_encoder: str = "bytes",
 ) -> Path:
     """`count` latent samples of random numbers; sample `broken` holds a NaN, every `silent`-th one has no sound."""
-    codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", "bytes", text_tokens)
+    codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", text_encoder, text_tokens)
     video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
     generator = torch.Generator().manual_seed(1)
-    captions = [f"{caption} {i}" for i in range(count)]
+    captions = [caption.format(i) if "{" in caption else f"{caption} {i}" for i in range(count)]
     text, mask = codecs.text.encode(captions)
     with ShardWriter(folder, shard_size=16) as writer:
         for i in range(count):

@@ -2,7 +2,8 @@
 
 `minilm` is all-MiniLM-L6-v2 from an installed package, computed in plain torch, offline. `bytes` has no weights: a
 one-hot byte beside a one-hot position, so that the transformer's text projection is itself the trained embedding
-table. Anything else is the path of an encoder for the transformers package (T5, UMT5, Gemma and their kin).
+table. Anything else is the path of an encoder for the transformers package (T5, UMT5, Gemma and their kin). With
+"+speech" after its name an encoder also spells out what a caption has in quotes (`speech_text.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sora2.codecs.base import CodecError
+
+#: Follows the name of an encoder whose captions are to bring the letters of quoted speech along.
+SPEECH = "+speech"
 
 
 class TextEncoder(Protocol):
@@ -33,12 +37,18 @@ class TextEncoder(Protocol):
 
 
 def build_text_encoder(name: str, max_tokens: int | None = None) -> TextEncoder:
-    """The encoder `name`: "minilm", "bytes" or the folder of a transformers encoder. None keeps its own default length.
+    """The encoder `name`: "minilm", "bytes" or the folder of a transformers encoder, each also with "+speech" after it.
+
+    `max_tokens` None keeps its own default length.
 
     Raises CodecError when the package or the folder is missing.
     """
     if max_tokens is not None and max_tokens < 2:
         raise CodecError(f"max_tokens={max_tokens}: a text encoder needs room for at least 2 tokens")
+    if name.endswith(SPEECH):
+        from sora2.codecs.speech_text import SpeechTextEncoder
+
+        return SpeechTextEncoder(build_text_encoder(name.removesuffix(SPEECH), max_tokens))
     length = {} if max_tokens is None else {"max_tokens": max_tokens}
     if name == "minilm":
         return MiniLMEncoder.from_package(**length)
@@ -49,7 +59,8 @@ def build_text_encoder(name: str, max_tokens: int | None = None) -> TextEncoder:
 
         return TransformersTextEncoder(name, **length)
     raise CodecError(
-        f"text encoder {name!r} is neither 'minilm' nor 'bytes' nor an existing folder with a transformers encoder"
+        f"text encoder {name!r} is neither 'minilm' nor 'bytes' nor an existing folder with a transformers encoder "
+        f"('{SPEECH}' may follow)"
     )
 
 

@@ -97,9 +97,16 @@ class _ShardDataset:
 
 
 class LatentDataset(_ShardDataset):
-    """`dataset[i] -> LatentSample`, tensors bf16 as stored."""
+    """`dataset[i] -> LatentSample`, tensors bf16 as stored; of `streams` only, as if the clips had no other."""
 
     kind = LATENTS
+
+    def __init__(
+        self, folder: str | Path, *, cache_in_memory: bool = False, streams: Collection[str] = STREAMS
+    ) -> None:
+        super().__init__(folder, cache_in_memory=cache_in_memory)
+        self.left_out = set(STREAMS) - set(streams)
+        self.streams = streams
 
     def held_bytes(self, clips: int | None = None) -> int:
         return int(self.index.size[:clips, 0].sum())
@@ -112,10 +119,12 @@ class LatentDataset(_ShardDataset):
                 raise DataError(
                     f"{self.where(sample)}: {name} latent and KEY.json disagree. Run `sora2 encode` again."
                 )
+        if self.left_out:  # what stays must not hold on to the bytes of all
+            tensors = {name: t.clone() for name, t in tensors.items() if name not in self.left_out}
         return LatentSample(
             key=self.index.keys[sample],
             caption=header.get("caption", ""),
-            bucket=bucket,
+            bucket=bucket.only(self.streams),
             video=tensors.get("video"),
             audio=tensors.get("audio"),
             text=tensors.get("text"),

@@ -173,7 +173,7 @@ def encode_shards(
     """
     index = ShardIndex.load(raw)
     if index.kind != RAW:
-        raise DataError(f"{raw} holds latents already; name the folder of the raw shards")
+        raise DataError(f"{raw} holds latents: `encode_captions` gives those other captions")
     if Path(raw).resolve() == Path(out).resolve():
         raise DataError(f"--out {out} is the folder of the raw shards: choose another one")
     for bucket in index.buckets:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +42,12 @@ class DatasetConfig:
     path: str
     weight: float = 1.0
     clips: int | None = None  # only its first so many, in the order of its shards; None = all
+    # Latents: what is used of its clips. [audio] is sound alone, in batches of their own, at a third of the cost.
+    streams: tuple[str, ...] = STREAMS
+
+    @property
+    def whole(self) -> bool:
+        return set(self.streams) == set(STREAMS)
 
     def count(self, dataset: LatentDataset | RawDataset) -> int:
         """How many clips of the opened folder are used. `DataError` where it holds fewer."""
@@ -107,15 +112,28 @@ def build_loader(
             f"data.streams={list(config.streams)}: name one or both of {', '.join(STREAMS)}, and {FOREGROUND} beside "
             "audio for the sound without ambience"
         )
+    for d in config.datasets:
+        if not d.streams or not set(d.streams) <= set(STREAMS):
+            raise DataError(
+                f"data.datasets: streams={list(d.streams)} of {d.path} must be one or both of {', '.join(STREAMS)}"
+            )
+        if not d.whole and (config.kind != LATENTS or config.on_device):
+            raise DataError(
+                f"data.datasets: streams={list(d.streams)} of {d.path} needs data.kind=latents and data.on_device=false"
+            )
     if FOREGROUND in config.streams and "audio" not in config.streams:
         raise DataError(
             f"data.streams={list(config.streams)}: {FOREGROUND} needs audio, from which it is made"
         )
     if config.kind != LATENTS and config.on_device:
         raise DataError(f"data.on_device=true holds latents, not data.kind={config.kind}: set it to false")
-    kind = LatentDataset if config.kind == LATENTS else partial(RawDataset, streams=config.streams)
     cached = config.cache_in_memory and not config.on_device
-    datasets = [kind(d.path, cache_in_memory=cached) for d in config.datasets]
+    datasets: list[LatentDataset | RawDataset] = [
+        LatentDataset(d.path, cache_in_memory=cached, streams=d.streams)
+        if config.kind == LATENTS
+        else RawDataset(d.path, cache_in_memory=cached, streams=config.streams)
+        for d in config.datasets
+    ]
     if cached or config.on_device:
         needed = sum(d.held_bytes(c.clips) for c, d in zip(config.datasets, datasets, strict=True))
         setting, where = ("cache_in_memory", "cpu") if cached else ("on_device", device)
@@ -161,7 +179,7 @@ def check_fingerprints(folder: Path, found: Mapping[str, str], wanted: Mapping[s
 def _check_streams(dataset: LatentDataset | RawDataset, config: LoaderConfig) -> None:
     index = dataset.index
     for name, required in (("audio", config.require_audio), ("video", config.require_video)):
-        if not required:
+        if not (required and name in dataset.streams):
             continue
         lacking = [i for i, b in enumerate(index.buckets) if not getattr(b, f"has_{name}")]
         rows = np.flatnonzero(np.isin(index.bucket, lacking))
@@ -212,7 +230,8 @@ def _streams(
         total = config.count(dataset)
         groups: dict[str, list[int]] = {}
         for i, bucket in enumerate(dataset.index.buckets):
-            groups.setdefault(names[bucket], []).append(i)
+            name = names[bucket] if config.whole else f"{bucket.only(config.streams)} alone"
+            groups.setdefault(name, []).append(i)
         for name, members in sorted(groups.items()):
             rows = np.flatnonzero(np.isin(dataset.index.bucket[:total], members))
             share = config.weight * len(rows) / total
@@ -246,6 +265,8 @@ class StatefulLoader:
         parts: tuple[Any, ...] = (contents, [d.weight for d in config.datasets], config.shuffle_shards)
         if any(d.clips is not None for d in config.datasets):
             parts += ([d.clips for d in config.datasets],)
+        if not all(d.whole for d in config.datasets):
+            parts += ([sorted(d.streams) for d in config.datasets],)
         self.identity = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         self.samples_seen = 0
         self.wait_seconds = 0.0

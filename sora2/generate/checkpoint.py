@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from sora2.codecs import Codecs, load_codecs
+from sora2.codecs import Codecs, TextEncoder, build_text_encoder, load_codecs
 from sora2.config import from_mapping
 from sora2.errors import UserError
 from sora2.generate.grid import Grid, World
@@ -97,8 +97,7 @@ def open_codecs(checkpoint: Checkpoint, video: str | None = None, audio: str | N
         "audio": named["audio"] if audio is None else audio,
     }
     located = {name: _locate(checkpoint.folder, path) for name, path in paths.items()}
-    text, longest = named.get("text", "minilm"), named.get("text_tokens")
-    codecs = load_codecs(located["video"], located["audio"], text, longest)
+    codecs = load_codecs(located["video"], located["audio"], *_text(checkpoint))
     expected = named.get("fingerprints", {})
     for name, found in codecs.fingerprints().items():
         if name in expected and expected[name] != found:
@@ -110,6 +109,17 @@ def open_codecs(checkpoint: Checkpoint, video: str | None = None, audio: str | N
                 + ", or encode the data and train again"
             )
     return codecs
+
+
+def _text(checkpoint: Checkpoint) -> tuple[str, int | None]:
+    """Name of the text encoder, and the longest text it takes (None: its own)."""
+    named = checkpoint.config["codecs"]
+    return named.get("text", "minilm"), named.get("text_tokens")
+
+
+def text_encoder(checkpoint: Checkpoint) -> TextEncoder:
+    """That the model was trained with."""
+    return build_text_encoder(*_text(checkpoint))
 
 
 def _locate(folder: Path, path: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from sora2.config import ConfigError, from_mapping
+from sora2.studies.path_loss import TASKS, USUAL
 from sora2.train.compose import CONFIG_DIR, compose_config
 
 STUDY_DIR = CONFIG_DIR / "study"
@@ -36,7 +37,9 @@ class StudyConfig:
 
     question: str
     base: str  # the cell that all others are compared with
-    shards: dict[str, str]  # name -> folder of held-out clips: latents, or raw ones for a codec
+    shards: dict[
+        str, str
+    ]  # name -> folder of held-out clips: latents, or raw ones for a codec; {run} is a run's name
     experiment: str = "study"
     overrides: tuple[str, ...] = ()  # of `sora2 train`, for every run
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -46,6 +49,9 @@ class StudyConfig:
     evaluations: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> flags of `sora2 evaluate`
     metrics: tuple[str, ...] = ()  # of the evaluations; empty: all
     clips: int = 256  # of each of `shards`
+    tasks: tuple[str, ...] = (
+        USUAL  # whose losses are measured on latents, and what one modality tells of the other
+    )
 
     def __post_init__(self) -> None:
         known = {**self.runs, **self.checkpoints}
@@ -62,6 +68,9 @@ class StudyConfig:
             raise ConfigError(f"base={self.base!r} is not one of the cells: {', '.join(self.cells)}")
         if not self.shards and not self.evaluations:
             raise ConfigError("shards and evaluations are empty: name at least one, or nothing is measured")
+        unknown = sorted(set(self.tasks) - set(TASKS))
+        if unknown or not self.tasks:
+            raise ConfigError(f"tasks={list(self.tasks)} must be some of {', '.join(TASKS)}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds={list(self.seeds)} must be different, and at least one")
         if self.clips < 1:

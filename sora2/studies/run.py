@@ -18,7 +18,7 @@ from sora2.config import ConfigError
 from sora2.generate.checkpoint import read_checkpoint
 from sora2.studies.config import CellConfig, StudyConfig
 from sora2.studies.machine import describe_machine
-from sora2.studies.path_loss import TASKS, path_losses
+from sora2.studies.path_loss import USUAL, path_losses
 from sora2.studies.reconstruction import reconstruction
 from sora2.train.compose import CONFIG_DIR, compose_config
 
@@ -83,9 +83,9 @@ class StudyRunner:
         exports = {r: self._export(r, seed) for r in dict.fromkeys(filter(None, (run, cell.sound)))}
         entry["training"] = {r: self._training(r, seed) for r in exports if r in self.study.runs}
         if cell.sound is None:
-            entry["values"] = self._values(exports[run])
-        elif cell.sound_task in TASKS:  # of two models only the second sees both modalities
-            entry["values"] = self._values(exports[cell.sound], (cell.sound_task,))
+            entry["values"] = self._values(exports[run], self.study.tasks, run)
+        elif cell.sound_task in USUAL:  # of two models only the second sees both modalities
+            entry["values"] = self._values(exports[cell.sound], (cell.sound_task,), cell.sound)
         else:
             entry["values"] = {}
         entry["scores"] = {
@@ -111,6 +111,8 @@ class StudyRunner:
             "evaluations": [sorted(study.evaluations.items()), study.metrics],
             "shards": [study.shards, study.clips],
         }
+        if study.tasks != USUAL:
+            asked["tasks"] = study.tasks
         return _digest(asked)
 
     def _export(self, run: str, seed: int) -> Path:
@@ -154,12 +156,12 @@ class StudyRunner:
             cost["flops"] = samples * flops_per_sample(config)
         return cost
 
-    def _values(self, export: Path, tasks: tuple[str, ...] = tuple(TASKS)) -> dict[str, float]:
+    def _values(self, export: Path, tasks: tuple[str, ...], run: str) -> dict[str, float]:
         """What is measured without generating, on each of the held-out sets: "SHARDS/VALUE"."""
         study, found = self.study, {}
         config = compose_config([f"experiment={study.experiment}", *study.overrides])
         for name, folder in study.shards.items():
-            shards = ROOT / folder
+            shards = ROOT / folder.format(run=run)
             values = (
                 reconstruction(export, shards, study.clips)
                 if self.is_codec

@@ -12,9 +12,12 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sora2.codecs import Codecs, load_codecs
+from sora2.codecs.speech_text import MARKS
+from sora2.codecs.text import SPEECH
 from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
@@ -57,6 +60,14 @@ class DiffusionRecipe(Recipe):
 
     def batch_size(self, batch: Batch) -> int:
         return batch.size
+
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """Of an export; one that had no speech to read starts as deaf to it as it was."""
+        weights, text = super().read_weights(path), "project_in.text.weight"
+        columns = self.model.config.text_width - weights[text].shape[1] if text in weights else 0
+        if self.info["codecs"]["text"].endswith(SPEECH) and columns == MARKS:
+            weights[text] = F.pad(weights[text], (0, columns))
+        return weights
 
     def idle_parameters(self, batch: Batch) -> set[str]:
         return {f"model.{name}" for name in self.model.idle_parameters(batch.modalities())}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from synthetic_shards import ExactVideo, moving_clip
 
-from sora2.codecs import Codecs
+from sora2.codecs import Codecs, build_text_encoder
 from sora2.commands import encode as encode_command
 from sora2.commands import inspect as inspect_command
 from sora2.data import DataError, LatentDataset, LoaderConfig, RawDataset, ShardWriter, build_loader
@@ -142,3 +142,30 @@ def test_captions_that_lose_their_end_are_named(tmp_path, command_codecs, capsys
         encode_command.main([str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--text", "bytes"]) == 0
     )
     assert "1 captions are longer than 24 text tokens and lost their end (long)" in capsys.readouterr().out
+
+
+def test_other_captions_of_latents_leave_the_latents_as_they_are(raw, tmp_path, codecs, monkeypatch):
+    first, second, again = (tmp_path / name for name in ("first", "second", "again"))
+
+    def speaking(text: str) -> Codecs:
+        return Codecs(codecs.video, codecs.audio, build_text_encoder(text, 24))
+
+    monkeypatch.setattr(encode_command, "load_codecs", lambda video, audio, text, tokens: speaking(text))
+    list(encode_shards(raw, first, codecs))
+    assert encode_command.main([str(first), "--out", str(second), "--text", "bytes+speech"]) == 0
+    list(encode_shards(raw, again, speaking("bytes+speech")))
+    one, other, straight = (LatentDataset(folder) for folder in (first, second, again))
+    assert other.index.fingerprints == straight.index.fingerprints == speaking("bytes+speech").fingerprints()
+    assert other.index.geometry == straight.index.geometry
+    for row in range(len(one)):
+        a, b, c = one[row], other[row], straight[row]
+        assert torch.equal(a.video, b.video) and (a.audio is None or torch.equal(a.audio, b.audio))
+        assert torch.equal(b.text, c.text) and b.text.shape[1] > a.text.shape[1]
+        assert one.meta(row)["caption"] == other.meta(row)["caption"] == b.caption
+    stamp = (second / "shard-000001.tar").stat().st_mtime_ns
+    assert encode_command.main([str(first), "--out", str(second), "--text", "bytes+speech"]) == 0
+    assert (second / "shard-000001.tar").stat().st_mtime_ns == stamp
+    with pytest.raises(DataError, match=r"fingerprints.*--overwrite"):
+        encode_command.main([str(first), "--out", str(second), "--text", "bytes"])
+    with pytest.raises(DataError, match="is the folder of the latents"):
+        encode_command.main([str(first), "--out", str(first), "--text", "bytes"])

@@ -141,6 +141,48 @@ def test_the_first_clips_of_a_dataset_are_all_that_is_read(latents):
             build_loader(replace(part, datasets=(DatasetConfig(str(latents), clips=clips),)))
 
 
+def test_of_a_dataset_its_sound_alone_fills_batches_of_its_own(latents, mixed):
+    parts = (DatasetConfig(str(mixed), 0.5), DatasetConfig(str(latents), 0.5, streams=("audio",)))
+
+    def opened(**changes):
+        return build_loader(LoaderConfig(parts, batch_size=4, seed=1, max_text_tokens=8, **changes))
+
+    with opened(cache_in_memory=True) as loader:
+        batches = [next(loader) for _ in range(60)]
+    alone = [b for b in batches if b.video is None]
+    assert 20 <= len(alone) <= 40
+    for batch in batches:
+        assert {k[0] for k in batch.keys} == ({"k"} if batch.video is None else {"m"})
+        assert batch.audio.mask.all() and batch.text.mask.any()
+    numbers = torch.tensor([float(k[1:]) for k in alone[0].keys])
+    assert (alone[0].audio.latent == numbers[:, None, None]).all() and alone[0].video_shape is None
+    with opened() as first:
+        begin = [next(first).keys for _ in range(11)]
+        state = first.state_dict()
+    second = opened(workers=2)
+    second.load_state_dict(state)
+    with second:
+        assert begin + [next(second).keys for _ in range(9)] == [b.keys for b in batches[:20]]
+    both = build_loader(config(mixed, latents))
+    with both, pytest.raises(DataError, match="datasets"):
+        both.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("streams", "changes", "said"),
+    [
+        (("sound",), {}, r"streams=\['sound'\].*one or both of"),
+        ((), {}, "one or both of"),
+        (("audio",), {"on_device": True}, "on_device=false"),
+        (("audio",), {"kind": "raw"}, "kind=latents"),
+    ],
+)
+def test_streams_that_cannot_be_left_out_are_named(latents, streams, changes, said):
+    parts = (DatasetConfig(str(latents), streams=streams),)
+    with pytest.raises(DataError, match=said):
+        build_loader(replace(config(latents), datasets=parts, **changes))
+
+
 def test_clips_without_sound_are_an_error_or_masked(tmp_path):
     metas = [latent_meta(f"k{i:03d}", samples=4000 if i < 9 else 0) for i in range(12)]
     folder = write_latents(tmp_path / "some", metas)

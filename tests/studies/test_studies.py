@@ -16,6 +16,7 @@ import sora2.studies.path_loss as path_loss_module
 import sora2.studies.run as runner_module
 from sora2.cli import main
 from sora2.config import ConfigError
+from sora2.data import DataError, LatentDataset
 from sora2.errors import UserError
 from sora2.studies import Study, differences, load_study, read_study, sentence
 from sora2.studies.config import STUDY_DIR
@@ -24,7 +25,7 @@ from sora2.studies.plots import plot_study
 from sora2.studies.run import StudyRunner
 from sora2.train.codec_problem import codec_config
 from sora2.train.compose import compose_config
-from tests.worlds import training_overrides
+from tests.worlds import training_overrides, write_latents
 
 STUDIES = sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
 
@@ -116,6 +117,8 @@ def test_a_mistake_shows_before_anything_is_trained(tmp_path):
         read(runs={"a": ["optimizer.lrr=1"]})
     with pytest.raises(ConfigError, match="nothing is measured"):
         read(shards={})
+    with pytest.raises(ConfigError, match=r"tasks=\['foley'\] must be some of text_to_av"):
+        read(tasks=["foley"])
     with pytest.raises(ConfigError, match="seeds"):
         read(seeds=[0, 0])
     with pytest.raises(ConfigError, match="sound_task"):
@@ -232,6 +235,30 @@ def test_own_pictures_are_told_from_those_of_another_clip_by_a_model_that_looks_
     found = path_losses(export, shards, 16, shift, tasks=("video_to_audio", "audio_to_video"))
     assert found["video_to_audio/match"] == found["video_to_audio/gain"] == 0.0  # it never loses less
     assert found["audio_to_video/gain"] == 0.0
+
+
+def test_own_words_are_told_from_those_of_another_clip_by_a_model_that_reads_them(
+    world, study, tmp_path, monkeypatch
+):
+    export = StudyRunner("rates", study, tmp_path / "runs", tmp_path / "record.json")._export("fast", 0)
+    shards = write_latents(tmp_path / "talk", world / "codecs", caption='rain, says "word {}"')
+    shift, said = {"video": 3.0, "audio": 2.0}, ("audio_only",)
+    dataset = LatentDataset(shards)
+    known = {s.text.float().numpy().tobytes(): s.audio.float().T for s in map(dataset.__getitem__, range(40))}
+
+    class Reading(torch.nn.Module):
+        def forward(self, batch):
+            keys = [t[m].numpy().tobytes() for t, m in zip(batch.text.latent, batch.text.mask, strict=True)]
+            clean = torch.stack([known[k] for k in keys])
+            level = batch.audio.noise_level.unsqueeze(2)
+            return {"audio": (batch.audio.latent - clean) / level.clamp_min(1e-3)}
+
+    monkeypatch.setattr(path_loss_module, "load_model", lambda _: Reading())
+    found = path_losses(export, shards, 16, shift, tasks=said)
+    assert found["audio_only/match"] == 1.0 and found["audio_only/gain"] > 0.9
+    with pytest.raises(DataError, match="no two of the first 16 clips say something in quotes"):
+        monkeypatch.undo()
+        path_losses(export, study.shards["held_out"], 16, shift, tasks=said)
 
 
 def made(values, base="a"):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from sora2.cli import main
 from sora2.codecs import load_codec
+from sora2.codecs.speech_text import MARKS
 from sora2.config import ConfigError
 from sora2.errors import UserError
 from sora2.generate import Pipeline, Request
@@ -41,6 +42,34 @@ def test_only_what_is_named_learns_and_a_name_that_is_nowhere_is_refused(world):
         train(compose_config(training_overrides(world, "words", **more | {"train_only": "[.audio]"})))
     with pytest.raises(UserError, match=r"train_only.*'\.txet'"):
         train(compose_config(training_overrides(world, "typo", **more | {"train_only": "[.txet]"})))
+
+
+def test_a_model_learns_to_read_speech_from_one_that_had_none(world):
+    """It begins as what it comes from: the letters of what is said change nothing until they are learned."""
+    first = train(compose_config(training_overrides(world, "no-speech")))
+    folder = write_latents(
+        world / "spoken", world / "codecs", caption='says "hello"', text_encoder="bytes+speech"
+    )
+    more = {
+        "init_from": first / "export",
+        "codecs.text": "bytes+speech",
+        "data.datasets": f"[{{path: {folder}, weight: 1.0}}]",
+        "data.max_text_tokens": 0,
+    }
+    still = {"optimizer.lr": 1e-12, "optimizer.weight_decay": 0.0}
+    spoken = train(compose_config(training_overrides(world, "speech", **more, **still)))
+    before, after = (load_file(run / "export/model.safetensors") for run in (first, spoken))
+    name = "project_in.text.weight"
+    old = before[name].shape[1]
+    assert torch.allclose(after[name][:, :old], before[name], atol=1e-6)
+    assert after[name].shape[1] == old + MARKS and not after[name][:, old:].abs().max() > 1e-6
+    made = [
+        Pipeline.from_checkpoint(run / "export").generate([Request(prompt="a ball", seed=1)])[0]
+        for run in (first, spoken)
+    ]
+    assert torch.equal(made[0].video, made[1].video)
+    with pytest.raises(UserError, match=r"init_from.*project_in.text.weight does not fit"):
+        train(compose_config(training_overrides(world, "back", init_from=spoken / "export")))
 
 
 @pytest.mark.parametrize(("looks_back", "every"), [(False, 4), (True, 4), (True, 1000)])
@@ -103,7 +132,7 @@ def test_the_whole_world_trains_on_its_own_codecs_and_long_captions(capsys):
     for experiment in ("toybox_s", "toybox_s_gpu"):
         overrides = [f"experiment={experiment}", "trainer.accelerator=cpu"]
         assert main(["train", *overrides, "dry_run=true", "name=never"]) == 0
-        assert "260 = 64 text + 144 video + 52 audio" in capsys.readouterr().out
+        assert "276 = 80 text + 144 video + 52 audio" in capsys.readouterr().out
     config = compose_config(["experiment=toybox_s"])
     model = step.model_config(config, step.open_codecs(config))
     assert model.video_width == 256  # 64 channels in patches of 2 x 2
