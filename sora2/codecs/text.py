@@ -3,7 +3,7 @@
 `minilm` is all-MiniLM-L6-v2 from an installed package, computed in plain torch, offline. `bytes` has no weights: a
 one-hot byte beside a one-hot position, so that the transformer's text projection is itself the trained embedding
 table. Anything else is the path of an encoder for the transformers package (T5, UMT5, Gemma and their kin). With
-"+speech" after its name an encoder also spells out what a caption has in quotes (`speech_text.py`).
+"+letters" or "+speech" after its name an encoder also spells out what a caption has in quotes (`speech_text.py`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sora2.codecs.base import CodecError
+from sora2.types import Modality, clean_modality
 
-#: Follows the name of an encoder whose captions are to bring the letters of quoted speech along.
-SPEECH = "+speech"
+#: Follow the name of an encoder whose captions are to bring the letters of quoted speech along, and when it is said.
+LETTERS, SPEECH = "+letters", "+speech"
 
 
 class TextEncoder(Protocol):
@@ -36,8 +37,37 @@ class TextEncoder(Protocol):
     def fingerprint(self) -> str: ...
 
 
+class TimedTextEncoder(TextEncoder, Protocol):
+    """One that reads the times of quoted words (`speech_text.py`)."""
+
+    def encode_timed(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `encode`, and on the host (B, L) the second of each token that has a time, 0 of the others."""
+        ...
+
+
+def reads_times(encoder: TextEncoder | None) -> TypeGuard[TimedTextEncoder]:
+    return hasattr(encoder, "encode_timed")
+
+
+def encode_timed(encoder: TextEncoder, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """What `encode_timed` of an encoder gives, and without a time for any token where it has no such."""
+    if reads_times(encoder):
+        return encoder.encode_timed(texts)
+    tokens, mask = encoder.encode(texts)
+    return tokens, mask, torch.zeros(mask.shape)
+
+
+def text_modality(
+    encoder: TextEncoder, texts: list[str], device: str | torch.device | None = None
+) -> Modality:
+    """Texts as clean tokens of a batch, (B, L, width) float32; those with a time lie at its second."""
+    tokens, mask, seconds = encode_timed(encoder, texts)
+    place = F.pad(seconds[..., None], (0, 2)) if seconds.any() else torch.zeros(mask.shape[1], 3)
+    return clean_modality(tokens.float().to(device), place, mask.to(device))
+
+
 def build_text_encoder(name: str, max_tokens: int | None = None) -> TextEncoder:
-    """The encoder `name`: "minilm", "bytes" or the folder of a transformers encoder, each also with "+speech" after it.
+    """The encoder `name`: "minilm", "bytes" or a folder of transformers; "+letters" or "+speech" may follow.
 
     `max_tokens` None keeps its own default length.
 
@@ -45,10 +75,12 @@ def build_text_encoder(name: str, max_tokens: int | None = None) -> TextEncoder:
     """
     if max_tokens is not None and max_tokens < 2:
         raise CodecError(f"max_tokens={max_tokens}: a text encoder needs room for at least 2 tokens")
-    if name.endswith(SPEECH):
-        from sora2.codecs.speech_text import SpeechTextEncoder
+    if name.endswith((LETTERS, SPEECH)):
+        from sora2.codecs.speech_text import LetterTextEncoder, SpeechTextEncoder
 
-        return SpeechTextEncoder(build_text_encoder(name.removesuffix(SPEECH), max_tokens))
+        base, _, kind = name.rpartition("+")
+        spelling = SpeechTextEncoder if f"+{kind}" == SPEECH else LetterTextEncoder
+        return spelling(build_text_encoder(base, max_tokens))
     length = {} if max_tokens is None else {"max_tokens": max_tokens}
     if name == "minilm":
         return MiniLMEncoder.from_package(**length)
@@ -60,7 +92,7 @@ def build_text_encoder(name: str, max_tokens: int | None = None) -> TextEncoder:
         return TransformersTextEncoder(name, **length)
     raise CodecError(
         f"text encoder {name!r} is neither 'minilm' nor 'bytes' nor an existing folder with a transformers encoder "
-        f"('{SPEECH}' may follow)"
+        f"('{LETTERS}' or '{SPEECH}' may follow)"
     )
 
 

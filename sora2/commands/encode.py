@@ -29,7 +29,8 @@ def add_encoding_flags(p: Any) -> None:
     p.add_argument(
         "--text",
         default="minilm",
-        help="text encoder: minilm, bytes, or a folder; +speech after it spells out what is in quotes",
+        help="text encoder: minilm, bytes, or a folder; +letters after it spells out what is in quotes, +speech "
+        "says when, too",
     )
     p.add_argument("--max-text-tokens", type=int, default=24, help="longer captions are cut")
     p.add_argument("--batch-size", type=int, default=16)

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sora2.codecs import TextEncoder
+from sora2.codecs.text import reads_times
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
 from sora2.data.index import ShardEntry, ShardIndex, scan_shard
 from sora2.data.samples import pack_latents
 from sora2.data.shards import begin_job, write_shard
+from sora2.data.speech import caption_of, encode_words
 
 
 def encode_captions(
@@ -39,12 +41,13 @@ def encode_captions(
             done = {}
             for first in range(0, len(rows), batch_size):
                 part = rows[first : first + batch_size]
-                samples = [dataset[row] for row in part]
-                tokens, mask = text.encode([s.caption for s in samples])  # (B, L, D), (B, L)
-                for row, sample, words, keep in zip(part, samples, tokens.cpu(), mask.cpu(), strict=True):
-                    clip = {"video": sample.video, "audio": sample.audio, "text": words[keep]}  # text (L, D)
+                metas = [dataset.meta(row) for row in part]
+                captions = [caption_of(meta, reads_times(text)) for meta in metas]
+                words = encode_words(text, captions)
+                for row, meta, caption, of_text in zip(part, metas, captions, words, strict=True):
+                    clip = {"video": dataset[row].video, "audio": dataset[row].audio, **of_text}
                     members = {name: value for name, value in clip.items() if value is not None}
-                    done[sample.key] = pack_latents(members, {**dataset.meta(row), **info})
+                    done[meta["key"]] = pack_latents(members, {**meta, **info}, caption)
                 yield len(part)
             entries.append(write_shard(path, sorted(done.items())))
         else:

@@ -115,8 +115,8 @@ def _drop(modality: Modality, rows: np.ndarray) -> Modality:
 
 
 def _text(samples: Sequence[LatentSample], max_tokens: int) -> Modality | None:
-    """(B, L, D) padded caption embeddings; positions are 0: the text encoder has put order into the
-    tokens."""
+    """(B, L, D) padded caption embeddings. Their positions are 0, for the text encoder has put order into the tokens,
+    but for those that have a time."""
     texts = [s.text for s in samples]
     given = [t for t in texts if t is not None]
     if not given:
@@ -132,11 +132,15 @@ def _text(samples: Sequence[LatentSample], max_tokens: int) -> Modality | None:
     length = max_tokens if max_tokens else max(1, longest)
     tokens = torch.zeros(len(samples), length, given[0].shape[1])
     mask = torch.zeros(len(samples), length, dtype=torch.bool)
-    for row, (text, n) in enumerate(zip(texts, lengths, strict=True)):
-        if text is not None and n:
-            tokens[row, :n] = text
+    timed = any(s.seconds is not None for s in samples)
+    positions = torch.zeros(len(samples), length, 3) if timed else torch.zeros(length, 3)
+    for row, (sample, n) in enumerate(zip(samples, lengths, strict=True)):
+        if sample.text is not None and n:
+            tokens[row, :n] = sample.text
             mask[row, :n] = True
-    return clean_modality(tokens, torch.zeros(length, 3), mask)
+            if sample.seconds is not None:
+                positions[row, :n, 0] = sample.seconds
+    return clean_modality(tokens, positions, mask)
 
 
 def collate_raw(clips: Sequence[Clip], quiet: Sequence[Clip] | None = None) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class LatentDataset(_ShardDataset):
             video=tensors.get("video"),
             audio=tensors.get("audio"),
             text=tensors.get("text"),
+            seconds=tensors.get("seconds"),
         )
 
 

@@ -15,6 +15,7 @@ import webdataset as wds
 from torch import Tensor
 
 from sora2.codecs import Codecs, TextEncoder
+from sora2.codecs.text import reads_times
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
 from sora2.data.index import ShardEntry, ShardIndex, scan_shard, shard_remedy
@@ -22,6 +23,7 @@ from sora2.data.parallel import map_ahead
 from sora2.data.raw import clip_bucket, unpack_clip
 from sora2.data.samples import RAW, Bucket, pack_latents
 from sora2.data.shards import begin_job, write_shard
+from sora2.data.speech import caption_of, encode_words
 from sora2.types import Clip, ShapeError
 
 
@@ -67,7 +69,7 @@ def check_bucket(bucket: Bucket, codecs: Codecs, where: str) -> None:
 
 @torch.no_grad()
 def encode_batch(
-    clips: list[Clip], codecs: Codecs, device: torch.device, dtype: torch.dtype
+    clips: list[Clip], captions: list[str], codecs: Codecs, device: torch.device, dtype: torch.dtype
 ) -> list[dict[str, Tensor]]:
     """Latents (the mean of the posterior) and unpadded text of clips of one bucket, float32 on the CPU."""
     video, audio, text = codecs.video, codecs.audio, codecs.text
@@ -85,9 +87,8 @@ def encode_batch(
             waves = torch.stack(sounds).to(device)  # (B, channels, S)
             for row, latent in zip(encoded, audio.encode(waves).float().cpu(), strict=True):
                 row["audio"] = latent  # (C, n)
-    tokens, mask = text.encode([c.caption for c in clips])  # (B, L, D), (B, L)
-    for row, words, keep in zip(encoded, tokens.float().cpu(), mask.cpu(), strict=True):
-        row["text"] = words[keep]  # (L, D)
+    for row, words in zip(encoded, encode_words(text, captions), strict=True):
+        row.update(words)
     for clip, row in zip(clips, encoded, strict=True):
         broken = [name for name, value in row.items() if not torch.isfinite(value).all()]
         if broken:
@@ -137,10 +138,11 @@ def pack_encoded(
     clips: list[Clip], codecs: Codecs, info: Mapping[str, Any], device: torch.device, dtype: torch.dtype
 ) -> list[tuple[str, dict[str, bytes]]]:
     """Key and members of the latent sample of each clip, all of one bucket; `clip.meta` is KEY.json but for `info`."""
-    encoded = encode_batch(clips, codecs, device, dtype)
+    captions = [caption_of(clip.meta, reads_times(codecs.text)) for clip in clips]
+    encoded = encode_batch(clips, captions, codecs, device, dtype)
     return [
-        (clip.key, pack_latents(latents, {**clip.meta, **info}))
-        for clip, latents in zip(clips, encoded, strict=True)
+        (clip.key, pack_latents(latents, {**clip.meta, **info}, caption))
+        for clip, caption, latents in zip(clips, captions, encoded, strict=True)
     ]
 
 

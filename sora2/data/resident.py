@@ -29,7 +29,7 @@ class _Stack:
     """One modality of all samples: tokens (n, N, C) as stored, bfloat16, on the device; the rest on the host."""
 
     tokens: Tensor
-    positions: Tensor  # (N, 3)
+    positions: Tensor  # (N, 3), or (n, N, 3) where each sample has its own
     mask: Tensor  # (n, N)
 
 
@@ -86,12 +86,15 @@ class ResidentLatents:
         for name, m in part.modalities().items():
             if name not in self._stacks:
                 n, c = m.latent.shape[1:]
+                own = (total,) if name == "text" else ()  # words of each clip are said at their own times
                 self._stacks[name] = _Stack(
                     torch.zeros(total, n, c, dtype=torch.bfloat16, device=self.device),
-                    m.positions[0],
+                    m.positions[0].expand(*own, n, 3).clone(),
                     torch.zeros(total, n, dtype=torch.bool),
                 )
             stack = self._stacks[name]
+            if stack.positions.ndim == 3:
+                stack.positions[at : at + part.size] = m.positions
             stack.tokens[at : at + part.size] = m.latent.to(self.device, torch.bfloat16)
             stack.mask[at : at + part.size] = m.mask
         self._shapes = {"video_shape": part.video_shape, "audio_shape": part.audio_shape}
@@ -111,7 +114,11 @@ class ResidentLatents:
                 keep = ~torch.from_numpy(dropped[name])
                 mask = mask & keep[:, None]
                 latent = latent * send([keep], self.device)[0][:, None, None]
-            found[name] = clean_modality(latent, stack.positions, mask)
+            positions = stack.positions
+            if positions.ndim == 3:
+                positions = positions.index_select(0, index)
+                positions = positions if positions.any() else positions[0]
+            found[name] = clean_modality(latent, positions, mask)
         return Batch(
             **found,
             **self._shapes,

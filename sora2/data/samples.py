@@ -1,8 +1,8 @@
 """One sample <-> the bytes of its tar members.
 
 Raw:     KEY.mp4 (sound as FLAC inside the mp4, so that onsets stay exact) + KEY.json.
-Latents: KEY.safetensors (video (C, t, h, w), audio (C, n), text (L, D), all bf16; a missing modality has
-         no entry; the caption is in the header) + KEY.json.
+Latents: KEY.safetensors (video (C, t, h, w), audio (C, n), text (L, D), all bf16; seconds (L,) of text tokens
+         that have a time, float32; what is missing has no entry; the caption is in the header) + KEY.json.
 KEY.json always carries the bucket fields, so that an index can be rebuilt from the tars alone.
 """
 
@@ -100,18 +100,22 @@ class LatentSample:
     video: Tensor | None  # (C, t, h, w)
     audio: Tensor | None  # (C, n)
     text: Tensor | None  # (L, D), unpadded
+    seconds: Tensor | None = None  # (L,) float32: of the text tokens that have a time, 0 of the others
 
 
 def json_bytes(meta: Mapping[str, Any]) -> bytes:
     return json.dumps(meta, sort_keys=True).encode()
 
 
-def pack_latents(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, bytes]:
+def pack_latents(
+    tensors: Mapping[str, Tensor], meta: Mapping[str, Any], caption: str | None = None
+) -> dict[str, bytes]:
     """Members of one latent sample. `meta` holds key, caption, the bucket fields and whatever should be
-    kept."""
-    stored = {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in tensors.items()}
+    kept; `caption` is what was encoded, where it says more."""
+    dtypes = {"seconds": torch.float32}
+    stored = {n: t.detach().to("cpu", dtypes.get(n, torch.bfloat16)).contiguous() for n, t in tensors.items()}
     # one entry only: safetensors writes several in an order that differs from run to run
-    header = {"caption": str(meta["caption"])}
+    header = {"caption": str(meta["caption"]) if caption is None else caption}
     return {"safetensors": save(stored, metadata=header), "json": json_bytes(meta)}
 
 

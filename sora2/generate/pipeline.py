@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
+from sora2.codecs.speech_text import with_natural_times
+from sora2.codecs.text import reads_times, text_modality
 from sora2.diffusion.guidance import guided_velocity
 from sora2.diffusion.layout import Layout, NoiseMap
 from sora2.diffusion.noise_levels import Trajectory
@@ -28,6 +30,9 @@ from sora2.model.streaming import Film
 from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_modality
 
 OnStep = Callable[[Step, list[Window]], None]
+
+#: Tasks in which nothing that is given says when something is said.
+UNHEARD = ("text_to_av", "audio_only", "staircase", "image_to_av")
 
 
 class Pipeline:
@@ -227,15 +232,13 @@ class Pipeline:
 
     def _text(self, windows: list[Window]) -> tuple[Modality, Modality | None]:
         """Prompts, and the negative prompts if there is one. An empty text is none: its tokens are hidden."""
-        prompts = [w.prompt for w in windows]
+        prompts = [self._prompt(w) for w in windows]
         negatives = [w.negative_prompt for w in windows]
         assert self.codecs.text is not None
         texts = prompts + ["" if n is None else n for n in negatives]
-        tokens, mask = self.codecs.text.encode(texts)  # (2B, L, D), (2B, L)
-        mask = mask & torch.tensor([bool(t.strip()) for t in texts]).to(mask.device).unsqueeze(1)
-        everything = clean_modality(
-            tokens.float().to(self.device), torch.zeros(tokens.shape[1], 3), mask.to(self.device)
-        )
+        everything = text_modality(self.codecs.text, texts, self.device)  # (2B, L, D)
+        given = torch.tensor([bool(t.strip()) for t in texts], device=self.device)
+        everything = everything.replace(mask=everything.mask & given[:, None])
         split = [
             Modality(
                 *(getattr(everything, part)[rows] for part in ("latent", "positions", "noise_level", "mask"))
@@ -243,6 +246,12 @@ class Pipeline:
             for rows in (slice(0, len(windows)), slice(len(windows), None))
         ]
         return split[0], split[1] if any(n is not None for n in negatives) else None
+
+    def _prompt(self, window: Window) -> str:
+        """With times for what is to be said, where the model reads them and nothing else says when."""
+        if not reads_times(self.codecs.text) or window.task not in UNHEARD:
+            return window.prompt
+        return with_natural_times(window.prompt, window.frames / window.grid.fps)
 
     def _decode(self, tokens: dict[str, Tensor], shapes: dict[str, Any]) -> Clip:
         latents = {n: shapes[n].untokenize(x) for n, x in tokens.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
+from sora2.codecs.text import text_modality
 from sora2.diffusion.flow import add_noise, velocity_target
 from sora2.metrics.corruptions import Subject, all_corruptions
 from sora2.metrics.statistics import Interval, clustered_bootstrap
@@ -165,8 +166,7 @@ def _encode(
 def _text(codecs: Codecs, captions: Sequence[str], device: str | torch.device) -> Modality | None:
     if codecs.text is None:
         return None
-    tokens, mask = codecs.text.encode(list(captions))
-    return clean_modality(tokens.float().to(device), torch.zeros(tokens.shape[1], 3), mask.to(device))
+    return text_modality(codecs.text, list(captions), device)
 
 
 def _noise(seed: int, stream: str, shape: Sequence[int]) -> Tensor:

@@ -146,8 +146,7 @@ def pack(
     positions = torch.cat(clocks, dim=1)  # (B or 1, N, 3)
     if len(positions) > 1 and bool((positions == positions[:1]).all()):
         positions = positions[:1]  # one bucket, one clock: the rotation is computed once and broadcast
-    is_text = torch.cat([torch.full((s.tokens,), s.name == "text") for s in segments])
-    angles = rotation_angles(positions, config).masked_fill(is_text[:, None], 0.0)  # text is left unrotated
+    angles = rotation_angles(positions, config)  # 0 at the origin, where text lies that has no time
     key_mask = None if whole else mask
     if cache is not None:
         patterns, key_mask = cache.view(mask)
@@ -207,7 +206,11 @@ def tile(batch: Batch, segments: tuple[Segment, ...], attention: AttentionConfig
     raster.
     """
     present = batch.modalities()
-    clock = torch.cat([on_host(present[s.name].positions)[..., 0] for s in segments], dim=1).float()  # (B, N)
+    times = [on_host(present[s.name].positions)[..., 0] for s in segments]
+    times = [
+        t * 0 if s.name == "text" else t for t, s in zip(times, segments, strict=True)
+    ]  # all see all of it
+    clock = torch.cat(times, dim=1).float()  # (B, N)
     if bool((clock == clock[:1]).all()):
         clock = clock[:1]
     parts = []

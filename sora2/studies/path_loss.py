@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sora2.codecs.speech_text import other_words, quoted
-from sora2.codecs.text import TextEncoder
+from sora2.codecs.text import TextEncoder, text_modality
 from sora2.data.errors import DataError
 from sora2.data.loader import DatasetConfig, LoaderConfig, build_loader
 from sora2.diffusion.noise_levels import LevelConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
 from sora2.generate.checkpoint import load_model, read_checkpoint, text_encoder
-from sora2.types import Batch, clean_modality
+from sora2.types import Batch
 
 #: Task -> the streams whose loss it has.
 TASKS = {
@@ -123,9 +123,9 @@ def _with_other_words(noised: Batch, encoder: TextEncoder) -> tuple[Batch, Tenso
     captions = list(noised.captions)
     for row, before in zip(rows, [rows[-1:], *([r] for r in rows)], strict=False):
         captions[row] = other_words(noised.captions[row], quoted(noised.captions[before[0]]))
-    tokens, mask = encoder.encode(captions)  # (B, L, D), (B, L)
-    text = clean_modality(tokens.float(), torch.zeros(tokens.shape[1], 3), mask)
-    return noised.replace(text=text), says if len(rows) > 1 else torch.zeros_like(says)
+    return noised.replace(text=text_modality(encoder, captions)), says if len(rows) > 1 else torch.zeros_like(
+        says
+    )
 
 
 def _clip_losses(velocity: Tensor, noised: Batch, target: dict[str, Tensor], name: str) -> Tensor:

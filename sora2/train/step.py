@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sora2.codecs import Codecs, load_codecs
 from sora2.codecs.speech_text import MARKS
-from sora2.codecs.text import SPEECH
+from sora2.codecs.text import LETTERS, SPEECH
 from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.data.loader import LoaderConfig
 from sora2.diffusion.training import DiffusionConfig, make_training_example, training_loss
@@ -65,7 +65,7 @@ class DiffusionRecipe(Recipe):
         """Of an export; one that had no speech to read starts as deaf to it as it was."""
         weights, text = super().read_weights(path), "project_in.text.weight"
         columns = self.model.config.text_width - weights[text].shape[1] if text in weights else 0
-        if self.info["codecs"]["text"].endswith(SPEECH) and columns == MARKS:
+        if self.info["codecs"]["text"].endswith((LETTERS, SPEECH)) and columns == MARKS:
             weights[text] = F.pad(weights[text], (0, columns))
         return weights
 

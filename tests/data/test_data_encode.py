@@ -1,15 +1,19 @@
 """Encoding and its inspection: exact codecs give the clips back; stale or foreign things are refused."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from synthetic_shards import ExactVideo, moving_clip
+from synthetic_shards import ExactVideo, latent_meta, moving_clip, write_latents
 
 from sora2.codecs import Codecs, build_text_encoder
+from sora2.codecs.speech_text import spoken
+from sora2.codecs.text import text_modality
 from sora2.commands import encode as encode_command
 from sora2.commands import inspect as inspect_command
 from sora2.data import DataError, LatentDataset, LoaderConfig, RawDataset, ShardWriter, build_loader
+from sora2.data.captions import encode_captions
 from sora2.data.encode import encode_shards
 from sora2.data.loader import DatasetConfig
 from sora2.data.raw import pack_clip
@@ -132,6 +136,48 @@ def test_encoding_follows_the_splits_of_a_dataset(raw, tmp_path, command_codecs)
     shutil.copytree(raw, both / "validation")
     assert encode_command.main([str(both), "--out", str(tmp_path / "out")]) == 0
     assert len(LatentDataset(tmp_path / "out" / "validation")) == 10
+
+
+def test_letters_of_known_words_lie_where_they_are_said(tmp_path):
+    """Of most clips; the others keep quiet about it. As batches from the host, and from one stack."""
+    metas = [
+        latent_meta(f"t{i:02d}")
+        | {"caption": 'says "hi yo"', "truth": {"events": [
+            {"kind": "word", "word": word, "onset_seconds": at, "end_seconds": at + 0.2}
+            for word, at in (("hi", 0.1 + i / 100), ("yo", 0.6))
+        ]}}
+        for i in range(20)
+    ]  # fmt: skip
+    old, new = write_latents(tmp_path / "old", metas), tmp_path / "new"
+    encoder = build_text_encoder("bytes+speech", 32)
+    assert sum(encode_captions(old, new, encoder)) == 20
+    dataset = LatentDataset(new)
+    timed = [s for s in (dataset[i] for i in range(20)) if s.seconds is not None]
+    assert 10 <= len(timed) < 20
+    for sample in timed:
+        spans = [word.span for word in spoken(sample.caption)]
+        first = 0.1 + int(sample.key[1:]) / 100
+        assert spans[0] == pytest.approx((first, first + 0.2), abs=0.006)
+        assert sample.seconds[-4:].tolist() == pytest.approx(
+            [first + 0.05, first + 0.15, 0.65, 0.75], abs=0.006
+        )
+        assert not sample.seconds[:-4].any()
+    settings = LoaderConfig((DatasetConfig(str(new)),), batch_size=20, max_text_tokens=32)
+    for on_device in (False, True):
+        with build_loader(replace(settings, on_device=on_device)) as loader:
+            batch = next(loader)
+        for row, caption in enumerate(batch.captions):
+            alone = text_modality(encoder, [caption])
+            n = alone.tokens
+            assert torch.equal(batch.text.positions[row, :n], alone.positions[0])
+            assert torch.equal(batch.text.latent[row, :n], alone.latent[0].bfloat16().float())
+            assert batch.text.mask[row].sum() == n
+    letters = build_text_encoder("bytes+letters", 32)
+    list(encode_captions(old, tmp_path / "letters", letters))
+    assert all(
+        s.seconds is None and "<" not in s.caption
+        for s in map(LatentDataset(tmp_path / "letters").__getitem__, range(20))
+    )
 
 
 def test_captions_that_lose_their_end_are_named(tmp_path, command_codecs, capsys):

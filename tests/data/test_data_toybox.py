@@ -65,7 +65,7 @@ def test_latents_are_those_of_the_very_clips_whoever_writes_them(tmp_path):
     codecs = load_codecs("checkpoints/video_vae", "checkpoints/audio_vae", "bytes", 24)
     assert len(dataset) == 8 and dataset.index.fingerprints == codecs.fingerprints()
     clips = [world.clip(i) for i in (2, 7)]
-    found = encode_batch(clips, codecs, torch.device("cpu"), torch.float32)
+    found = encode_batch(clips, [c.caption for c in clips], codecs, torch.device("cpu"), torch.float32)
     for clip, latents, index in zip(clips, found, (2, 7), strict=True):
         stored = dataset[index]
         assert (stored.key, stored.caption) == (clip.key, clip.caption)

@@ -10,7 +10,7 @@ from sora2.config import ConfigError, from_mapping, to_mapping
 from sora2.kernels import PatternError, Rule
 from sora2.model import ModelError, Transformer, TransformerConfig, build, initialize
 from sora2.model.config import AttentionConfig, upgrade
-from sora2.model.packing import level_runs, pack
+from sora2.model.packing import level_runs, pack, plan_segments, tile
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
 from tests.model.tiny import awake
 
@@ -110,9 +110,22 @@ def test_only_differences_of_time_count(model):
     assert not torch.allclose(model(batch)["video"], moved["video"], atol=1e-3)
 
 
-def test_text_has_no_place_in_time(model):
+def test_text_that_has_a_time_lies_there(model):
+    """Only its distance from what is seen and heard counts; where it has none, at the origin, nothing is turned."""
     batch = _batch()
-    _close(model(batch), model(_shifted(batch, 3.0, ("text",))))
+    timed = _shifted(batch, 0.4, ("text",))
+    assert not torch.allclose(model(batch)["audio"], model(timed)["audio"], atol=1e-3)
+    _close(model(timed), model(_shifted(timed, 7.3, ("text", "video", "audio"))), atol=1e-4)
+
+
+def test_times_of_text_change_no_tile_of_a_pattern():
+    batch = _batch()
+    attention = AttentionConfig(layers=(Rule(window=(1, 1, 1)),), tile=(1, 2, 2), flat_tile=4)
+    segments = plan_segments(batch)
+    own = torch.rand(2, batch.text.tokens, 1) * torch.tensor([1.0, 0.0, 0.0])
+    timed = batch.replace(text=batch.text.replace(positions=batch.text.positions + own))
+    plain, other = (tile(b, segments, attention)[0] for b in (batch, timed))
+    assert torch.equal(plain.order, other.order)
 
 
 def test_a_batch_with_a_clock_per_sample_equals_single_samples(model):

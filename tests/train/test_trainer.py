@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from sora2.cli import main
 from sora2.codecs import load_codec
-from sora2.codecs.speech_text import MARKS
+from sora2.codecs.speech_text import MARKS, quoted
+from sora2.codecs.speech_text import spoken as spoken_words
+from sora2.codecs.text import text_modality
 from sora2.config import ConfigError
 from sora2.errors import UserError
 from sora2.generate import Pipeline, Request
@@ -44,7 +46,7 @@ def test_only_what_is_named_learns_and_a_name_that_is_nowhere_is_refused(world):
         train(compose_config(training_overrides(world, "typo", **more | {"train_only": "[.txet]"})))
 
 
-def test_a_model_learns_to_read_speech_from_one_that_had_none(world):
+def test_a_model_learns_to_read_speech_from_one_that_had_none(world, monkeypatch):
     """It begins as what it comes from: the letters of what is said change nothing until they are learned."""
     first = train(compose_config(training_overrides(world, "no-speech")))
     folder = write_latents(
@@ -68,6 +70,16 @@ def test_a_model_learns_to_read_speech_from_one_that_had_none(world):
         for run in (first, spoken)
     ]
     assert torch.equal(made[0].video, made[1].video)
+    seen = []
+    monkeypatch.setattr(
+        "sora2.generate.pipeline.text_modality",
+        lambda encoder, texts, *where: seen.append(texts[0]) or text_modality(encoder, texts, *where),
+    )
+    speaks = Pipeline.from_checkpoint(spoken / "export")
+    film = speaks.generate([Request(prompt='says "hi"', seed=1)])[0]
+    speaks.generate([Request(prompt='says "hi"', video=film, seed=1)])
+    assert quoted(seen[0]) == ["hi"] and spoken_words(seen[0])[0].span is not None  # it is told when
+    assert seen[1] == 'says "hi"'  # the mouth says when
     with pytest.raises(UserError, match=r"init_from.*project_in.text.weight does not fit"):
         train(compose_config(training_overrides(world, "back", init_from=spoken / "export")))
 
