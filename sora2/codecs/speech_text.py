@@ -98,18 +98,28 @@ def other_words(text: str, words: Sequence[str]) -> str:
     return QUOTED.sub(exchange, text)
 
 
+def say(text: str, words: Sequence[str]) -> str:
+    """`text` with `words` in quotes behind it, unless it quotes something."""
+    return text if quoted(text) else ", ".join(part for part in (text, f'says "{" ".join(words)}"') if part)
+
+
 def with_times(text: str, spans: Sequence[tuple[str, float, float]]) -> str:
     """`text` with the times of its quoted words, given as (word, start, end); as it is where those are others."""
     asked, given = quoted(text), list(spans)[: len(quoted(text))]
-    if not asked or asked != [word.lower() for word, _, _ in given]:
+    if not asked or list(map(_bare, asked)) != [_bare(word) for word, _, _ in given]:
         return text
-    rest = iter(given)
+    times = iter(given)
 
     def mark(quote: re.Match[str]) -> str:
-        inner = " ".join(f"<{a:.2f}>{word}<{b:.2f}>" for word, a, b in (next(rest) for _ in quoted(quote[0])))
-        return f'"{inner}"'
+        timed = [(word, *next(times)[1:]) for word in quoted(quote[0])]
+        return f'"{" ".join(f"<{a:.2f}>{word}<{b:.2f}>" for word, a, b in timed)}"'
 
     return QUOTED.sub(mark, text)
+
+
+def _bare(word: str) -> str:
+    """Without case and punctuation."""
+    return re.sub(r"[\W_]", "", word.lower())
 
 
 def natural_seconds(words: Sequence[str]) -> float:

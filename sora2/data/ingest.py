@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sora2.atomic import save_json
+from sora2.codecs.speech_text import say
 from sora2.config import to_mapping
 from sora2.data.errors import DataError
 from sora2.data.films import TRAIN, VALIDATION, Film, IngestConfig, Span, dropped_clip, plan_spans
@@ -89,7 +90,12 @@ def _judge(span: Span, clip: Clip, config: IngestConfig) -> _Result:
         "shot": span.shot,
         "start_seconds": span.start,
     }
-    clip = clip.replace(key=span.key, caption=span.caption, meta=meta)
+    caption = span.caption
+    said = span.film.sidecar.speech_between(span.start, span.start + config.clip_seconds)
+    if said:
+        meta["speech"] = said
+        caption = say(caption, [word for word, _, _ in said])
+    clip = clip.replace(key=span.key, caption=caption, meta=meta)
     return _Result(span, pack_clip(clip, crf=config.crf), None)
 
 

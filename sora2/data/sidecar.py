@@ -23,6 +23,15 @@ class ShotCaption:
 
 
 @dataclass(frozen=True)
+class SpokenWord:
+    """A word that is said, seconds on the file's clock."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """NAME.json beside NAME.mp4. NAME.txt holds the caption alone."""
 
@@ -30,6 +39,15 @@ class Sidecar:
     licence: str | None = None
     source: str | None = None
     shots: tuple[ShotCaption, ...] = ()
+    speech: tuple[SpokenWord, ...] = ()
+
+    def speech_between(self, start: float, end: float) -> list[tuple[str, float, float]]:
+        """(word, start, end) of the words whose middle lies in [start, end), on the clock that begins there."""
+        return [
+            (said.word, max(0.0, round(said.start - start, 3)), round(min(end, said.end) - start, 3))
+            for said in self.speech
+            if start <= (said.start + said.end) / 2 < end
+        ]
 
     def caption_at(self, seconds: float) -> str | None:
         for shot in self.shots:
@@ -58,7 +76,7 @@ def read_sidecar(video: Path, *, caption: str | None, licence: str | None, sourc
         except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
             raise DataError(
                 f"sidecar {structured} cannot be read: {error}. It may hold caption, licence, source and "
-                "shots: [{start, end, caption}]."
+                "shots: [{start, end, caption}], speech: [{word, start, end}]."
             ) from error
     return Sidecar(
         caption=caption if found.caption is None else found.caption,
@@ -67,6 +85,7 @@ def read_sidecar(video: Path, *, caption: str | None, licence: str | None, sourc
         else (licence if licence is not None else UNKNOWN_LICENCE),
         source=found.source if found.source is not None else (source if source is not None else video.name),
         shots=found.shots,
+        speech=found.speech,
     )
 
 

@@ -19,7 +19,8 @@ UNTIMED = 0.2
 def caption_of(meta: Mapping[str, Any], reads_times: bool) -> str:
     """The caption of a clip, for an encoder that reads the times of quoted words or not.
 
-    Times are those of "speech" ([[word, start, end], ...] in seconds) or of the words among the events of "truth".
+    Times are those of "speech" ([[word, start, end], ...], seconds of the clip), or of the words among the events of
+    "truth".
     """
     caption = str(meta["caption"])
     if not reads_times or zlib.crc32(str(meta["key"]).encode()) < UNTIMED * 2**32:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from sora2.codecs.speech_text import spoken
 from sora2.commands import ingest
 from sora2.data import DataError, RawDataset, ShardIndex
 from sora2.data.films import IngestConfig, load_films, plan_spans
 from sora2.data.filters import Filters, black_share, frozen_share, loudness_db, reject
 from sora2.data.shots import find_shots
+from sora2.data.speech import caption_of
 from sora2.errors import UserError
 from sora2.media import write_clip
 from sora2.types import Clip
@@ -121,6 +123,29 @@ def test_clips_keep_their_shape_caption_licence_and_source(folder, tmp_path):
     assert [clips[f"sub_two-s000{k}-c000"].caption for k in range(3)] == ["two", "the middle shot", "two"]
     assert clips["sub_two-s0001-c001"].meta["licence"] == "CC-BY-4.0"
     assert clips["sub_two-s0001-c001"].meta["source"] == "somebody"
+
+
+def test_words_of_a_film_go_to_the_clips_in_which_they_are_said(folder, tmp_path):
+    words = [("Hello,", 0.1, 0.4), ("you", 0.7, 0.8), ("there", 1.6, 1.9)]
+    speech = [{"word": word, "start": start, "end": end} for word, start, end in words]
+    (folder / "sub" / "two.json").write_text(json.dumps({"caption": "two", "speech": speech}))
+    ingest.main([str(folder), "--out", str(tmp_path / "out"), *FLAGS])
+    dataset = RawDataset(tmp_path / "out" / "train")
+    clips = {c.key: c for c in (dataset[i] for i in range(len(dataset)))}
+    first, second, later = (clips[f"sub_two-{place}"] for place in ("s0000-c000", "s0000-c001", "s0001-c000"))
+    assert first.caption == 'two, says "Hello,"' and second.caption == 'two, says "you"'
+    begin = second.meta["start_seconds"]
+    assert second.meta["speech"] == [
+        ["you", pytest.approx(0.7 - begin, abs=1e-3), pytest.approx(0.8 - begin, abs=1e-3)]
+    ]
+    assert later.caption == 'two, says "there"' and clips["one-s0000-c000"].caption == "a pattern that moves"
+    timed = caption_of({**first.meta, "key": "k3", "caption": first.caption}, True)
+    begin = first.meta["start_seconds"]
+    assert spoken(timed)[0].letters == "hello,"
+    assert spoken(timed)[0].span == pytest.approx((0.1 - begin, 0.4 - begin), abs=0.006)
+    (folder / "sub" / "two.json").write_text(json.dumps({"caption": "two", "speech": [{"word": "no"}]}))
+    with pytest.raises(DataError, match=r"two.json.*speech: \[\{word, start, end\}\]"):
+        ingest.main([str(folder), "--out", str(tmp_path / "again"), *FLAGS])
 
 
 def test_a_clip_shows_what_the_film_shows_at_its_time(folder, tmp_path):
