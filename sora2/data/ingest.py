@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sora2.atomic import save_json
-from sora2.codecs.speech_text import say
+from sora2.codecs.quotes import say
 from sora2.config import to_mapping
 from sora2.data.errors import DataError
 from sora2.data.films import TRAIN, VALIDATION, Film, IngestConfig, Span, dropped_clip, plan_spans

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sora2.codecs import TextEncoder
-from sora2.codecs.speech_text import with_times
+from sora2.codecs.quotes import with_times
 from sora2.codecs.text import encode_timed
 
 #: Share of the clips whose caption keeps quiet about when, so that a model also learns to choose, or to follow a mouth.

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
-from sora2.codecs.speech_text import with_natural_times
+from sora2.codecs.quotes import with_natural_times
 from sora2.codecs.text import reads_times, text_modality
 from sora2.diffusion.guidance import guided_velocity
 from sora2.diffusion.layout import Layout, NoiseMap

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sora2.codecs.speech_text import other_words, quoted
+from sora2.codecs.quotes import other_words, quoted
 from sora2.codecs.text import TextEncoder, text_modality
 from sora2.data.errors import DataError
 from sora2.data.loader import DatasetConfig, LoaderConfig, build_loader

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sora2.codecs import Codecs, load_codecs
@@ -62,11 +61,15 @@ class DiffusionRecipe(Recipe):
         return batch.size
 
     def read_weights(self, path: Path) -> dict[str, Tensor]:
-        """Of an export; one that had no speech to read starts as deaf to it as it was."""
+        """Of an export. One that had no letters of speech to read meets them as large as the words of its captions.
+
+        From nothing they would not be heard for long: tokens of letters would all be alike beside those of words.
+        """
         weights, text = super().read_weights(path), "project_in.text.weight"
         columns = self.model.config.text_width - weights[text].shape[1] if text in weights else 0
         if self.info["codecs"]["text"].endswith((LETTERS, SPEECH)) and columns == MARKS:
-            weights[text] = F.pad(weights[text], (0, columns))
+            new = torch.randn(len(weights[text]), columns, generator=torch.Generator().manual_seed(0))
+            weights[text] = torch.cat([weights[text], new * weights[text].square().mean().sqrt()], dim=1)
         return weights
 
     def idle_parameters(self, batch: Batch) -> set[str]:

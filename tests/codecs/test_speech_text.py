@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sora2.codecs import CodecError, build_text_encoder
-from sora2.codecs.speech_text import (
-    MARKS,
+from sora2.codecs.quotes import (
     natural_seconds,
     other_words,
     quoted,
@@ -16,6 +15,7 @@ from sora2.codecs.speech_text import (
     with_times,
     without_times,
 )
+from sora2.codecs.speech_text import MARKS
 from sora2.codecs.text import reads_times, text_modality
 
 SAID = 'a face says "river music" in front of hills'
@@ -104,6 +104,11 @@ def test_times_in_quotes_are_those_of_the_words_between_them(text, words):
     plain = without_times(text)
     assert "<" not in plain and quoted(plain) == quoted(text)
     assert all(word.span is None for word in spoken(plain))
+
+
+def test_times_that_go_backwards_are_refused():
+    with pytest.raises(CodecError, match=r"<1.2> comes after <1.5>.*seconds that rise"):
+        spoken('says "<1.5>river<1.2>"')
 
 
 def test_letters_lie_within_their_word_and_a_caption_lies_nowhere(spelling):

@@ -8,7 +8,7 @@ import torch
 from synthetic_shards import ExactVideo, latent_meta, moving_clip, write_latents
 
 from sora2.codecs import Codecs, build_text_encoder
-from sora2.codecs.speech_text import spoken
+from sora2.codecs.quotes import spoken
 from sora2.codecs.text import text_modality
 from sora2.commands import encode as encode_command
 from sora2.commands import inspect as inspect_command

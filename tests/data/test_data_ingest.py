@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sora2.codecs.speech_text import spoken
+from sora2.codecs.quotes import spoken
 from sora2.commands import ingest
 from sora2.data import DataError, RawDataset, ShardIndex
 from sora2.data.films import IngestConfig, load_films, plan_spans
