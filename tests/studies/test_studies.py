@@ -169,7 +169,7 @@ def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner_module, "run_apart", train)
     monkeypatch.setattr(
-        StudyRunner, "_values", lambda self, export, tasks=(): (measured.append(export), {})[1]
+        StudyRunner, "_values", lambda self, export, tasks, run: (measured.append(export), {})[1]
     )
 
     def work(number):
