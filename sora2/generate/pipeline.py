@@ -249,7 +249,8 @@ class Pipeline:
 
     def _prompt(self, window: Window) -> str:
         """With times for what is to be said, where the model reads them and nothing else says when."""
-        if not reads_times(self.codecs.text) or window.task not in UNHEARD:
+        streamed = self.world.causal and window.frames > self.world.frames  # its clock is set back on the way
+        if streamed or window.task not in UNHEARD or not reads_times(self.codecs.text):
             return window.prompt
         return with_natural_times(window.prompt, window.frames / window.grid.fps)
 
