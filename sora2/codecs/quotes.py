@@ -95,7 +95,8 @@ def say(text: str, words: Sequence[str]) -> str:
 
 def with_times(text: str, spans: Sequence[tuple[str, float, float]]) -> str:
     """`text` with the times of its quoted words, given as (word, start, end); as it is where those are others."""
-    asked, given = quoted(text), list(spans)[: len(quoted(text))]
+    asked = quoted(text)
+    given = spans[: len(asked)]
     if not asked or list(map(_bare, asked)) != [_bare(word) for word, _, _ in given]:
         return text
     times = iter(given)

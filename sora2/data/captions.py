@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sora2.codecs import TextEncoder
+import numpy as np
+
+from sora2.codecs import Codecs, TextEncoder
 from sora2.codecs.text import reads_times
 from sora2.data.datasets import LatentDataset
-from sora2.data.errors import DataError
-from sora2.data.index import ShardEntry, ShardIndex, scan_shard
+from sora2.data.encode import describe
 from sora2.data.samples import pack_latents
-from sora2.data.shards import begin_job, write_shard
+from sora2.data.shards import write_counterparts
 from sora2.data.speech import caption_of, encode_words
 
 
@@ -23,35 +24,30 @@ def encode_captions(
     Yields clips as they are done. Run again after an interruption it keeps the whole shards; when the encoder or the
     latents have changed it raises `DataError`, unless `overwrite`.
     """
-    if Path(latents).resolve() == Path(out).resolve():
-        raise DataError(f"--out {out} is the folder of the latents: choose another one")
     dataset = LatentDataset(latents)
     index = dataset.index
+    of_text = describe(Codecs(None, None, text))
     info = {
-        "fingerprints": {**index.fingerprints, "text": text.fingerprint()},
-        "geometry": {**index.geometry, "text": {"width": text.width, "max_tokens": text.max_tokens}},
+        "fingerprints": index.fingerprints | of_text["fingerprints"],
+        "geometry": index.geometry | of_text["geometry"],
     }
+
+    def make(number: int) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
+        rows = np.flatnonzero(index.shard == number).tolist()
+        for first in range(0, len(rows), batch_size):
+            part = rows[first : first + batch_size]
+            metas = [dataset.meta(row) for row in part]
+            captions = [caption_of(meta, reads_times(text)) for meta in metas]
+            samples = []
+            for row, meta, caption, words in zip(
+                part, metas, captions, encode_words(text, captions), strict=True
+            ):
+                clip = dataset[row]
+                streams = {"video": clip.video, "audio": clip.audio}
+                kept = {name: latent for name, latent in streams.items() if latent is not None}
+                samples.append((meta["key"], pack_latents(kept | words, {**meta, **info}, caption)))
+            yield samples
+
     settings = {"command": "encode", "latents": index.content_hash(), **info}
-    there = {path.name for path in begin_job(out, settings, overwrite=overwrite)}
-    entries: list[ShardEntry] = []
-    for number, shard in enumerate(index.shards):
-        path = Path(out) / shard["file"]
-        rows = [row for row in range(len(index)) if index.shard[row] == number]
-        if path.name not in there:
-            done = {}
-            for first in range(0, len(rows), batch_size):
-                part = rows[first : first + batch_size]
-                metas = [dataset.meta(row) for row in part]
-                captions = [caption_of(meta, reads_times(text)) for meta in metas]
-                words = encode_words(text, captions)
-                for row, meta, caption, of_text in zip(part, metas, captions, words, strict=True):
-                    clip = {"video": dataset[row].video, "audio": dataset[row].audio, **of_text}
-                    members = {name: value for name, value in clip.items() if value is not None}
-                    done[meta["key"]] = pack_latents(members, {**meta, **info}, caption)
-                yield len(part)
-            entries.append(write_shard(path, sorted(done.items())))
-        else:
-            entries.append(scan_shard(path))
-            yield len(rows)
+    yield from write_counterparts(index, out, settings, make, overwrite=overwrite)
     dataset.close()
-    ShardIndex.from_entries(Path(out), entries).save()

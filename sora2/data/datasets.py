@@ -105,7 +105,6 @@ class LatentDataset(_ShardDataset):
         self, folder: str | Path, *, cache_in_memory: bool = False, streams: Collection[str] = STREAMS
     ) -> None:
         super().__init__(folder, cache_in_memory=cache_in_memory)
-        self.left_out = set(STREAMS) - set(streams)
         self.streams = streams
 
     def held_bytes(self, clips: int | None = None) -> int:
@@ -119,8 +118,8 @@ class LatentDataset(_ShardDataset):
                 raise DataError(
                     f"{self.where(sample)}: {name} latent and KEY.json disagree. Run `sora2 encode` again."
                 )
-        if self.left_out:  # what stays must not hold on to the bytes of all
-            tensors = {name: t.clone() for name, t in tensors.items() if name not in self.left_out}
+        if left_out := set(STREAMS) - set(self.streams):  # what stays must not hold on to the bytes of all
+            tensors = {name: t.clone() for name, t in tensors.items() if name not in left_out}
         return LatentSample(
             key=self.index.keys[sample],
             caption=header.get("caption", ""),

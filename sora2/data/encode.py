@@ -18,11 +18,11 @@ from sora2.codecs import Codecs, TextEncoder
 from sora2.codecs.text import reads_times
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
-from sora2.data.index import ShardEntry, ShardIndex, scan_shard, shard_remedy
+from sora2.data.index import ShardIndex, shard_remedy
 from sora2.data.parallel import map_ahead
 from sora2.data.raw import clip_bucket, unpack_clip
 from sora2.data.samples import RAW, Bucket, pack_latents
-from sora2.data.shards import begin_job, write_shard
+from sora2.data.shards import write_counterparts
 from sora2.data.speech import caption_of, encode_words
 from sora2.types import Clip, ShapeError
 
@@ -176,8 +176,6 @@ def encode_shards(
     index = ShardIndex.load(raw)
     if index.kind != RAW:
         raise DataError(f"{raw} holds latents: `encode_captions` gives those other captions")
-    if Path(raw).resolve() == Path(out).resolve():
-        raise DataError(f"--out {out} is the folder of the raw shards: choose another one")
     for bucket in index.buckets:
         check_bucket(bucket, codecs, str(index.folder))
     info = describe(codecs)
@@ -187,20 +185,12 @@ def encode_shards(
         "dtype": str(dtype).removeprefix("torch."),
         **info,
     }
-    there = {path.name for path in begin_job(out, settings, overwrite=overwrite)}
-    entries: list[ShardEntry] = []
-    for number, shard in enumerate(index.shards):
-        path = out / shard["file"]
-        if path.name in there:
-            entries.append(scan_shard(path))
-            yield shard["samples"]
-            continue
-        done: dict[str, dict[str, bytes]] = {}
+
+    def make(number: int) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
         for batch in _batches(read_shard(index, number, workers), batch_size):
-            done.update(pack_encoded(batch, codecs, info, torch.device(device), dtype))
-            yield len(batch)
-        entries.append(write_shard(path, sorted(done.items())))
-    ShardIndex.from_entries(out, entries).save()
+            yield pack_encoded(batch, codecs, info, torch.device(device), dtype)
+
+    yield from write_counterparts(index, out, settings, make, overwrite=overwrite)
 
 
 def cut_captions(folder: Path, wider: TextEncoder) -> list[str]:

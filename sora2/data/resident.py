@@ -6,7 +6,7 @@ A card that takes thousands of clips a second would wait for threads that stack 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,9 @@ class ResidentLatents:
         for batch in map_ahead(read, parts, READERS):
             self._take(batch, at, total)
             at += batch.size
+        text = self._stacks.get("text")
+        if text is not None and not text.positions.any():  # nobody says anything
+            self._stacks["text"] = replace(text, positions=text.positions[0])
 
     def _take(self, part: Batch, at: int, total: int) -> None:
         """Put a collated part behind those before it."""
@@ -114,10 +117,8 @@ class ResidentLatents:
                 keep = ~torch.from_numpy(dropped[name])
                 mask = mask & keep[:, None]
                 latent = latent * send([keep], self.device)[0][:, None, None]
-            positions = stack.positions
-            if positions.ndim == 3:
-                positions = positions.index_select(0, index)
-                positions = positions if positions.any() else positions[0]
+            own = stack.positions.ndim == 3
+            positions = stack.positions.index_select(0, index) if own else stack.positions
             found[name] = clean_modality(latent, positions, mask)
         return Batch(
             **found,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import webdataset as wds
 from sora2.atomic import save_json, write_atomic
 from sora2.data.errors import DataError
 from sora2.data.index import INDEX_NAME, ShardEntry, ShardIndex, scan_shard
+from sora2.data.samples import LATENTS, RAW
 
 JOB_NAME = "job.json"
 
@@ -111,6 +112,39 @@ def begin_job(folder: str | Path, job: Mapping[str, Any], *, overwrite: bool = F
     remove_leftovers(folder)
     save_json(job, path)
     return shards
+
+
+def write_counterparts(
+    source: ShardIndex,
+    out: str | Path,
+    job: Mapping[str, Any],
+    make: Callable[[int], Iterable[Sequence[tuple[str, Mapping[str, bytes]]]]],
+    *,
+    overwrite: bool = False,
+) -> Iterator[int]:
+    """A shard in `out` for every one of `source`, of its name, then the index; yields clips as they are done.
+
+    `make(number)` gives the samples of a shard, some at a time. Whole shards that an earlier run of the same job left
+    are kept. `DataError` where `out` is the folder of `source`, or holds another job and not `overwrite`.
+    """
+    out = Path(out)
+    if out.resolve() == source.folder.resolve():
+        what = {RAW: "raw shards", LATENTS: "latents"}[source.kind]
+        raise DataError(f"--out {out} is the folder of the {what}: choose another one")
+    there = {path.name for path in begin_job(out, job, overwrite=overwrite)}
+    entries: list[ShardEntry] = []
+    for number, shard in enumerate(source.shards):
+        path = out / shard["file"]
+        if path.name in there:
+            entries.append(scan_shard(path))
+            yield shard["samples"]
+            continue
+        done: dict[str, Mapping[str, bytes]] = {}
+        for samples in make(number):
+            done.update(samples)
+            yield len(samples)
+        entries.append(write_shard(path, sorted(done.items())))
+    ShardIndex.from_entries(out, entries).save()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -75,7 +75,7 @@ def path_losses(
     stream = build_loader(settings, checkpoint.config["codecs"].get("fingerprints"))
     batches = list(islice(iter(stream), -(-clips // BATCH)))
     stream.close()
-    encoder = text_encoder(checkpoint)
+    encoder = text_encoder(checkpoint) if "audio_only" in tasks else None
     found: dict[str, list[float]] = {}
     for task in tasks:
         config = DiffusionConfig(
@@ -95,6 +95,7 @@ def path_losses(
                 given, made = MATCHES[task]
                 own_loss = _clip_losses(velocity[made], noised, target, made)
                 if given == "text":
+                    assert encoder is not None
                     other, rows = _with_other_words(noised, encoder)
                 else:
                     other, rows = _beside_another(noised, given), torch.ones(batch.size, dtype=torch.bool)
