@@ -91,6 +91,9 @@ class TransformerConfig:
     rope_fps: float | None = (
         None  # ablation: pictures are placed by their index, as if every clip had this frame rate
     )
+    timed_text: int = (
+        0  # moments around its own of which a sound token is told the text (`timed_text.py`); 0 = none
+    )
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -135,6 +138,10 @@ class TransformerConfig:
                 )
         if self.rope_fps is not None and not self.rope_fps > 0:
             raise ModelError(f"model.rope_fps={self.rope_fps} must be positive, or null for time in seconds")
+        if self.timed_text < 0 or (self.timed_text and self.timed_text % 2 == 0):
+            raise ModelError(
+                f"model.timed_text={self.timed_text} must be odd, a token's own moment and as many on each side, or 0"
+            )
         for name in ("rope_time", "rope_space"):
             finest, coarsest = getattr(self, name)
             object.__setattr__(self, name, (float(finest), float(coarsest)))  # lists from YAML become tuples

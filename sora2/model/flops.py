@@ -17,6 +17,7 @@ from sora2.kernels.rules import VIDEO
 from sora2.model.config import GROUP_OF, GROUPS, TransformerConfig
 from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS
 from sora2.model.packing import OUTPUTS, find_pattern, pack, plan_segments, tile
+from sora2.model.timed_text import RANK
 from sora2.types import MODALITIES, Batch
 
 
@@ -30,7 +31,8 @@ def count_parameters(config: TransformerConfig) -> int:
     ends += sum((d + 1) * config.token_width(g) for g in OUTPUTS)
     level = (config.level_features + 1) * config.level_width + (config.level_width + 1) * config.level_width
     heads = groups * (config.level_width + 1) * (BLOCK_PARAMETERS + OUTPUT_PARAMETERS) * d
-    return config.depth * block + ends + level + heads
+    timed_text = RANK * (config.text_width + config.timed_text * d) if config.timed_text else 0
+    return config.depth * block + ends + level + heads + timed_text
 
 
 def forward_flops(
@@ -59,6 +61,9 @@ def forward_flops(
         per_sample += config.depth * 2 * 2 * d * hidden * count
         per_sample += 2 * d * config.token_width(group) * count * (2 if name in OUTPUTS else 1)
         distinct += 1 if levels is None else levels[name]
+    if config.timed_text and {"text", "audio"} <= set(tokens):
+        text, sound = tokens["text"], tokens["audio"] * config.timed_text
+        per_sample += 2 * RANK * (config.text_width * text + sound * text + sound * d)
     w = config.level_width
     embedding = 2 * (config.level_features * w + w * w + w * (BLOCK_PARAMETERS + OUTPUT_PARAMETERS) * d)
     return batch * per_sample + distinct * embedding

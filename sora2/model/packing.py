@@ -63,6 +63,7 @@ class Packing:
     cosine: Tensor  # (B or 1, N, head_width / 2)
     sine: Tensor
     modalities: dict[str, Modality]  # of the stream, in its order
+    text: Modality | None  # all of a sequence's, also where the stream has some of its tokens
     raster: dict[str, Tensor]  # per reordered modality (n,): where each raster token lies in tile order
     patterns: dict[Rule, TilePattern | None]  # per rule of the layers, padding included; None = everything
     key_mask: Tensor | None  # (B, N) bool for layers without a pattern; None when no token is padding
@@ -135,6 +136,7 @@ def pack(
         present, raster = reorder(present, segments, tiling.order.to(device))
     whole = all(bool(on_host(m.mask).all()) for m in present.values())
     mask = torch.cat([m.mask for m in present.values()], dim=1)  # (B, N)
+    text = present.get("text")
     share = None if among is None else among.divide(present)
     if share is not None:
         present = share.modalities
@@ -174,6 +176,7 @@ def pack(
         cosine=cosine,
         sine=sine,
         modalities=present,
+        text=text,
         raster=raster,
         patterns=patterns,
         key_mask=key_mask,

@@ -145,6 +145,12 @@ class Stream:
         self.model, self.film, self.history_seconds = model, film, history_seconds
         self.current, self._oldest = 0, 0
         self.clock = 0.0  # seconds by which positions are set back
+        text = conditions.text
+        if config.timed_text and text is not None and bool((text.mask & (text.positions[..., 0] != 0)).any()):
+            raise ModelError(
+                "a film that is streamed cannot be told text with a time by this model (model.timed_text), whose "
+                "chunks do not hold the text: leave its positions at 0"
+            )
         prefix = conditions.replace(video=None, audio=None)
         shown = prefix.modalities()
         self.prefix = any(bool(m.mask.any()) for m in shown.values())

@@ -22,6 +22,7 @@ from sora2.model.modulation import BLOCK_PARAMETERS, OUTPUT_PARAMETERS, Modulati
 from sora2.model.packing import OUTPUTS, Packing, pack
 from sora2.model.precondition import Precondition
 from sora2.model.share import Sharing
+from sora2.model.timed_text import TimedText
 from sora2.types import MODALITIES, Batch
 
 
@@ -38,6 +39,7 @@ class Transformer(nn.Module):
         self.among: Sharing | None = None  # those who share each sequence of tokens, as the trainer sets it
         self.project_in = nn.ModuleDict({g: Linear(config.token_width(g), config.width) for g in GROUPS})
         self.kind = nn.ParameterDict({name: torch.empty(1, config.width) for name in MODALITIES})
+        self.timed_text = TimedText(config) if config.timed_text else None
         self.modulation = Modulation(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.project_out = nn.ModuleDict(
@@ -85,6 +87,8 @@ class Transformer(nn.Module):
         idle = set()
         for name, _ in self.named_parameters():
             first, *rest = name.split(".")
+            if first == "timed_text" and not {"text", "audio"} <= set(present):
+                idle.add(name)
             keys = [part for part in rest if part in (MODALITIES if first in met else GROUPS)]
             if keys and keys[0] not in met.get(first, groups):
                 idle.add(name)
@@ -99,6 +103,8 @@ class Transformer(nn.Module):
             if s.name in factors:
                 latent = latent * factors[s.name].into
             h = self.project_in[s.group](latent.flatten(0, 1).to(self.kind[s.name].dtype))  # (B * N, D)
+            if s.name == "audio" and self.timed_text is not None and packing.text is not None:
+                h = h + self.timed_text(packing.text, m.positions).flatten(0, 1)
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 

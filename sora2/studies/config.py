@@ -23,6 +23,7 @@ class CellConfig:
     sound: str | None = None  # the run that makes the sound instead (`sora2 evaluate --sound-checkpoint`)
     sound_task: Literal["video_to_audio", "audio_only"] = "video_to_audio"
     flags: tuple[str, ...] = ()  # more flags of `sora2 evaluate`, such as [--steps, "8"]
+    shards: dict[str, str] = field(default_factory=dict)  # of the study's, where its runs need other latents
     says: str = ""  # the setting in words; "" = the cell's name
 
 
@@ -37,9 +38,7 @@ class StudyConfig:
 
     question: str
     base: str  # the cell that all others are compared with
-    shards: dict[
-        str, str
-    ]  # name -> folder of held-out clips: latents, or raw ones for a codec; {run} is a run's name
+    shards: dict[str, str]  # name -> folder of held-out clips: latents, or raw ones for a codec
     experiment: str = "study"
     overrides: tuple[str, ...] = ()  # of `sora2 train`, for every run
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -58,6 +57,11 @@ class StudyConfig:
         if not self.cells:
             object.__setattr__(self, "cells", {name: CellConfig() for name in known})
         for name, cell in self.cells.items():
+            if not set(cell.shards) <= set(self.shards):
+                raise ConfigError(
+                    f"cells.{name}.shards names {sorted(set(cell.shards) - set(self.shards))[0]!r}, which is not one "
+                    f"of the study's shards: {', '.join(self.shards)}"
+                )
             for run in filter(None, (cell.run or name, cell.sound)):
                 if run not in known:
                     raise ConfigError(

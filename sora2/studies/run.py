@@ -83,9 +83,9 @@ class StudyRunner:
         exports = {r: self._export(r, seed) for r in dict.fromkeys(filter(None, (run, cell.sound)))}
         entry["training"] = {r: self._training(r, seed) for r in exports if r in self.study.runs}
         if cell.sound is None:
-            entry["values"] = self._values(exports[run], self.study.tasks, run)
+            entry["values"] = self._values(exports[run], self.study.tasks, cell)
         elif cell.sound_task in USUAL:  # of two models only the second sees both modalities
-            entry["values"] = self._values(exports[cell.sound], (cell.sound_task,), cell.sound)
+            entry["values"] = self._values(exports[cell.sound], (cell.sound_task,), cell)
         else:
             entry["values"] = {}
         entry["scores"] = {
@@ -109,7 +109,7 @@ class StudyRunner:
             "extra": self.extra,
             "cell": [cell.sound_task, cell.flags],
             "evaluations": [sorted(study.evaluations.items()), study.metrics],
-            "shards": [study.shards, study.clips],
+            "shards": [{**study.shards, **cell.shards}, study.clips],
         }
         if study.tasks != USUAL:
             asked["tasks"] = study.tasks
@@ -156,12 +156,12 @@ class StudyRunner:
             cost["flops"] = samples * flops_per_sample(config)
         return cost
 
-    def _values(self, export: Path, tasks: tuple[str, ...], run: str) -> dict[str, float]:
+    def _values(self, export: Path, tasks: tuple[str, ...], cell: CellConfig) -> dict[str, float]:
         """What is measured without generating, on each of the held-out sets: "SHARDS/VALUE"."""
         study, found = self.study, {}
         config = compose_config([f"experiment={study.experiment}", *study.overrides])
-        for name, folder in study.shards.items():
-            shards = ROOT / folder.format(run=run)
+        for name, folder in {**study.shards, **cell.shards}.items():
+            shards = ROOT / folder
             values = (
                 reconstruction(export, shards, study.clips)
                 if self.is_codec

@@ -34,7 +34,7 @@ class DiffusionRecipe(Recipe):
     """Flow matching on packed video, audio, reference and text tokens with per-token noise levels."""
 
     averaged = ("model",)
-    outer_layers = ("project_in", "project_out", "kind", "table", "modulation", "qk_norm")
+    outer_layers = ("project_in", "project_out", "kind", "timed_text", "table", "modulation", "qk_norm")
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
 
 TINY = TransformerConfig(width=32, depth=2, heads=2, video_width=8, audio_width=6, text_width=10)
 SHARED = replace(TINY, shared_ffn=True, shared_modulation=True)
+TIMED = replace(TINY, timed_text=3)
 VIDEO, AUDIO = VideoShape(9, 32, 32, 8.0, channels=2), AudioShape(samples=16 * 640, sample_rate=16000)
 
 
@@ -35,7 +36,7 @@ def _batch(size=3):
     )
 
 
-@pytest.mark.parametrize("config", [TINY, SHARED])
+@pytest.mark.parametrize("config", [TINY, SHARED, TIMED])
 def test_forward_flops_equal_the_counter(config):
     batch = _batch()
     # PyTorch's counter knows matrix products, and not the flash kernel of the CPU.
@@ -67,7 +68,7 @@ def test_flops_from_token_counts_alone():
     assert forward_flops(TINY, tokens, 3, levels=levels) == batch_forward_flops(TINY, _batch())
 
 
-@pytest.mark.parametrize("config", [TINY, SHARED, *PRESETS.values()])
+@pytest.mark.parametrize("config", [TINY, SHARED, TIMED, *PRESETS.values()])
 def test_parameter_count_is_that_of_the_module(config):
     assert count_parameters(config) == sum(p.numel() for p in build(config, device="meta").parameters())
 

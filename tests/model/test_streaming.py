@@ -153,5 +153,10 @@ def test_what_cannot_be_streamed_is_refused():
     late = batch.video.replace(positions=batch.video.positions + torch.tensor([0.0, 1.0]).view(2, 1, 1))
     with pytest.raises(ModelError, match="one clock"):
         Film.of(batch.replace(video=late), model.config.attention)
+    told, film = replace(model.config, timed_text=3), Film.of(batch, model.config.attention)
+    Stream(model, told, film, batch)  # of text without times there is nothing to tell
+    said = batch.replace(text=batch.text.replace(positions=batch.text.positions + 0.5))
+    with pytest.raises(ModelError, match=r"text with a time.*model.timed_text"):
+        Stream(model, told, film, said)
     with pytest.raises(ModelError, match="do not fit"):
         model(batch.replace(text=None), KVCache(model.config, B, 10))

@@ -1,5 +1,6 @@
 """What users of the transformer rely on, as properties of the real module."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from sora2.kernels import PatternError, Rule
 from sora2.model import ModelError, Transformer, TransformerConfig, build, initialize
 from sora2.model.config import AttentionConfig, upgrade
 from sora2.model.packing import level_runs, pack, plan_segments, tile
+from sora2.model.timed_text import SPACING, SPREAD
 from sora2.types import AudioShape, Batch, Modality, VideoShape, clean_modality
 from tests.model.tiny import awake
 
@@ -441,6 +443,51 @@ def test_foreign_latents_are_named(model):
     wide = batch.audio.replace(latent=torch.randn(B, AUDIO.tokens, 7))
     with pytest.raises(ModelError, match=r"batch.audio.latent is \(2, 16, 7\); expected \(2, N, 6\)"):
         model(batch.replace(audio=wide))
+
+
+def test_timed_text_is_laid_along_the_sound_and_begins_as_nothing(model):
+    """By the definition: of every moment around a sound token, the text weighted by its nearness to it."""
+    config = replace(TINY, timed_text=3)
+    told = Transformer(config, torch.Generator().manual_seed(0))
+    fresh = {n: p for n, p in told.state_dict().items() if n.startswith("timed_text.")}
+    told.load_state_dict(model.state_dict() | fresh)
+    batch = _batch()
+    places = torch.zeros(B, TEXT, 3)
+    places[0, 1:, 0] = torch.tensor([0.11, 0.3, 0.35, 0.52])
+    places[1, 2, 0] = 0.2
+    mask = torch.ones(B, TEXT, dtype=torch.bool)
+    mask[0, 4] = False
+    timed = batch.replace(text=batch.text.replace(positions=places, mask=mask))
+    _close(told(timed), model(timed), rtol=0, atol=0)
+
+    layer = awake(told.timed_text, torch.Generator().manual_seed(1))
+    sound = batch.audio.positions
+    given = layer(timed.text, sound)  # (B, Na, D)
+    expected = torch.zeros_like(given)
+    parts = layer.out.weight.unflatten(1, (3, -1))  # (D, 3, RANK)
+    for b, t, token in [(0, 0.11, 1), (0, 0.3, 2), (0, 0.35, 3), (1, 0.2, 2)]:
+        text = layer.into.weight @ timed.text.latent[b, token]
+        for i in range(AUDIO.tokens):
+            for m, shift in enumerate((-SPACING, 0.0, SPACING)):
+                gap = (float(sound[b, i, 0]) + shift - t) / SPREAD
+                expected[b, i] += math.exp(-gap * gap / 2) * (parts[:, m] @ text)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-6)
+    assert bool((layer(batch.text, sound) == 0).all())  # text without times
+
+    _awake(told)
+    out = told(timed)
+    moved = places.clone()
+    moved[1, 2, 0] = 0.4
+    _close(told(timed.replace(text=timed.text.replace(latent=timed.text.latent.roll(1, 1), positions=places.roll(1, 1),
+        mask=mask.roll(1, 1)))), out)  # fmt: skip
+    other = told(timed.replace(text=timed.text.replace(positions=moved)))
+    assert torch.equal(other["audio"][0], out["audio"][0]) and not torch.allclose(
+        other["audio"][1], out["audio"][1]
+    )
+    assert {n for n in told.idle_parameters({"video", "audio"}) if n.startswith("timed_text")} == set(fresh)
+    assert not {n for n in told.idle_parameters({"text", "audio"}) if n.startswith("timed_text")}
+    with pytest.raises(ModelError, match="timed_text=2 must be odd"):
+        replace(TINY, timed_text=2)
 
 
 def test_places_by_index_are_places_in_seconds_at_the_rate_they_stand_for(model):

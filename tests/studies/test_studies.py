@@ -4,7 +4,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from threading import Lock
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from sora2.config import ConfigError
 from sora2.data import DataError, LatentDataset
 from sora2.errors import UserError
 from sora2.studies import Study, differences, load_study, read_study, sentence
-from sora2.studies.config import STUDY_DIR
+from sora2.studies.config import STUDY_DIR, CellConfig
 from sora2.studies.path_loss import path_losses
 from sora2.studies.plots import plot_study
 from sora2.studies.run import StudyRunner
@@ -117,6 +117,8 @@ def test_a_mistake_shows_before_anything_is_trained(tmp_path):
         read(runs={"a": ["optimizer.lrr=1"]})
     with pytest.raises(ConfigError, match="nothing is measured"):
         read(shards={})
+    with pytest.raises(ConfigError, match=r"cells.a.shards names 'z'.*shards: x"):
+        read(cells={"a": {"shards": {"z": "y"}}})
     with pytest.raises(ConfigError, match=r"tasks=\['foley'\] must be some of text_to_av"):
         read(tasks=["foley"])
     with pytest.raises(ConfigError, match="seeds"):
@@ -169,7 +171,7 @@ def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner_module, "run_apart", train)
     monkeypatch.setattr(
-        StudyRunner, "_values", lambda self, export, tasks, run: (measured.append(export), {})[1]
+        StudyRunner, "_values", lambda self, export, tasks, cell: (measured.append(export), {})[1]
     )
 
     def work(number):
@@ -184,6 +186,23 @@ def test_several_processes_share_a_study(study, tmp_path, monkeypatch):
     assert max(at_once) == 2
     records = [json.loads((tmp_path / f"{n}.json").read_text())["cells"] for n in range(2)]
     assert [len(r) for r in records] == [4, 4]
+
+
+def test_a_cell_may_be_measured_on_latents_of_its_own(study, tmp_path, monkeypatch):
+    own = replace(study, cells={"fast": CellConfig(shards={"held_out": "elsewhere"}), "slow": CellConfig()})
+    monkeypatch.setattr(StudyRunner, "_export", lambda self, run, seed: tmp_path / run)
+    monkeypatch.setattr(StudyRunner, "_training", lambda self, run, seed: {})
+    seen = {}
+    monkeypatch.setattr(
+        runner_module,
+        "path_losses",
+        lambda export, shards, *a, **k: seen.setdefault(export.name, shards) and {},
+    )
+    StudyRunner("rates", own, tmp_path / "runs", tmp_path / "record.json").run(("fast", "slow"), (0,))
+    assert seen == {
+        "fast": runner_module.ROOT / "elsewhere",
+        "slow": runner_module.ROOT / study.shards["held_out"],
+    }
 
 
 def test_path_losses_are_the_same_every_time_and_of_the_sampler_alone(study, tmp_path):

@@ -24,7 +24,14 @@ LOCAL = AttentionConfig(
 
 def make_model(attention: AttentionConfig) -> Transformer:
     config = TransformerConfig(
-        width=36, depth=2, heads=3, text_width=8, video_width=12, audio_width=6, attention=attention
+        width=36,
+        depth=2,
+        heads=3,
+        text_width=8,
+        video_width=12,
+        audio_width=6,
+        timed_text=3,
+        attention=attention,
     )
     model = Transformer(config, torch.Generator().manual_seed(0)).double()
     generator = torch.Generator().manual_seed(1)

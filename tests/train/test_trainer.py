@@ -55,6 +55,8 @@ def test_a_model_learns_to_read_speech_from_one_that_had_none(world, monkeypatch
     )
     more = {
         "init_from": first / "export",
+        "init_fresh": "[timed_text]",
+        "model.timed_text": 3,
         "codecs.text": "bytes+speech",
         "data.datasets": f"[{{path: {folder}, weight: 1.0}}]",
         "data.max_text_tokens": 0,
@@ -83,7 +85,11 @@ def test_a_model_learns_to_read_speech_from_one_that_had_none(world, monkeypatch
     assert quoted(seen[0]) == ["hi"] and spoken_words(seen[0])[0].span is not None  # it is told when
     assert seen[1] == 'says "hi"'  # the mouth says when
     with pytest.raises(UserError, match=r"init_from.*project_in.text.weight does not fit"):
-        train(compose_config(training_overrides(world, "back", init_from=spoken / "export")))
+        train(
+            compose_config(
+                training_overrides(world, "back", **{"init_from": spoken / "export", "model.timed_text": 3})
+            )
+        )
 
 
 @pytest.mark.parametrize(("looks_back", "every"), [(False, 4), (True, 4), (True, 1000)])
