@@ -108,6 +108,25 @@ def with_times(text: str, spans: Sequence[tuple[str, float, float]]) -> str:
     return QUOTED.sub(mark, text)
 
 
+def said_between(text: str, start: float, end: float) -> str:
+    """`text` for the stretch from `start` to `end` of its clip: what has a time is said then, on a clock that begins
+    there, or is not in it. Words without times stay."""
+
+    def cut(quote: re.Match[str]) -> str:
+        if not _TIME.search(quote[0]):
+            return quote[0]
+        said = []
+        for word in spoken(quote[0]):
+            if word.span is None:
+                said.append(word.letters)
+            elif word.span[0] < end and word.span[1] > start:
+                a, b = (max(0.0, time - start) for time in word.span)
+                said.append(f"<{a:.2f}>{word.letters}<{b:.2f}>")
+        return f'"{" ".join(said)}"'
+
+    return QUOTED.sub(cut, text)
+
+
 def _bare(word: str) -> str:
     """Without case and punctuation."""
     return re.sub(r"[\W_]", "", word.lower())

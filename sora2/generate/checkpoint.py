@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sora2.codecs import Codecs, TextEncoder, build_text_encoder, load_codecs
+from sora2.codecs.text import reads_times
 from sora2.config import from_mapping
 from sora2.errors import UserError
 from sora2.generate.grid import Grid, World
@@ -230,4 +231,5 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         cell=shape.spatial_stride * shape.patch_size,
         sampling=checkpoint.sampling(),
         causal=checkpoint.model.attention.chunk_seconds is not None,
+        reads_times=reads_times(codecs.text),
     )

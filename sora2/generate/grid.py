@@ -36,6 +36,7 @@ class World:
     cell: int  # pixels per side of a token
     sampling: SamplingConfig
     causal: bool = False  # long clips are streamed, instead of cut into windows
+    reads_times: bool = False  # prompts may say when words are said
 
     @property
     def seconds(self) -> float:

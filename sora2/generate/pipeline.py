@@ -11,8 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
-from sora2.codecs.quotes import with_natural_times
-from sora2.codecs.text import reads_times, text_modality
+from sora2.codecs.text import text_modality
 from sora2.diffusion.guidance import guided_velocity
 from sora2.diffusion.layout import Layout, NoiseMap
 from sora2.diffusion.noise_levels import Trajectory
@@ -30,9 +29,6 @@ from sora2.model.streaming import Film
 from sora2.types import AudioShape, Batch, Clip, Modality, VideoShape, clean_modality
 
 OnStep = Callable[[Step, list[Window]], None]
-
-#: Tasks in which nothing that is given says when something is said.
-UNHEARD = ("text_to_av", "audio_only", "staircase", "image_to_av")
 
 
 class Pipeline:
@@ -232,7 +228,7 @@ class Pipeline:
 
     def _text(self, windows: list[Window]) -> tuple[Modality, Modality | None]:
         """Prompts, and the negative prompts if there is one. An empty text is none: its tokens are hidden."""
-        prompts = [self._prompt(w) for w in windows]
+        prompts = [w.prompt for w in windows]
         negatives = [w.negative_prompt for w in windows]
         assert self.codecs.text is not None
         texts = prompts + ["" if n is None else n for n in negatives]
@@ -246,13 +242,6 @@ class Pipeline:
             for rows in (slice(0, len(windows)), slice(len(windows), None))
         ]
         return split[0], split[1] if any(n is not None for n in negatives) else None
-
-    def _prompt(self, window: Window) -> str:
-        """With times for what is to be said, where the model reads them and nothing else says when."""
-        streamed = self.world.causal and window.frames > self.world.frames  # its clock is set back on the way
-        if streamed or window.task not in UNHEARD or not reads_times(self.codecs.text):
-            return window.prompt
-        return with_natural_times(window.prompt, window.frames / window.grid.fps)
 
     def _decode(self, tokens: dict[str, Tensor], shapes: dict[str, Any]) -> Clip:
         latents = {n: shapes[n].untokenize(x) for n, x in tokens.items()}

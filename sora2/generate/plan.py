@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sora2.codecs.quotes import said_between, with_natural_times
 from sora2.generate.canvas import Canvas, concatenate
 from sora2.generate.grid import Grid, World
 from sora2.generate.inputs import Film, fit_samples, load_audio, load_image, load_mask, load_video
 from sora2.generate.long import Chunk, backward_chunks, forward_chunks, streamed_chunk
 from sora2.generate.request import Request, RequestError, SamplingConfig, Source, resolve_task
 from sora2.types import Clip
+
+#: Tasks in which nothing that is given says when words are said.
+UNHEARD = ("text_to_av", "audio_only", "staircase", "image_to_av")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Window:
     video: bool  # which streams are there
     audio: bool
     grid: Grid
-    prompt: str
+    prompt: str  # of this stretch: of words with a time those that are said in it
     negative_prompt: str | None
     seed: int
     sampling: SamplingConfig
@@ -86,9 +90,11 @@ class _Planner:
         frames: int,
         source: Clip,
         canvas: Canvas,
+        start: int,
         index: int = 0,
         **arguments: float | Tensor,
     ) -> Window:
+        """`start`: the frame of the finished clip that is the window's first."""
         seed = self.request.seed if index == 0 else (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
         return Window(
             frames=frames,
@@ -98,11 +104,22 @@ class _Planner:
             video=canvas.video is not None,
             audio=canvas.audio is not None,
             grid=self.grid,
-            prompt=self.request.prompt,
+            prompt=self._prompt(canvas.frames, start, frames),
             negative_prompt=self.request.negative_prompt,
             seed=seed,
             sampling=self.sampling,
         )
+
+    def _prompt(self, total: int, start: int, frames: int) -> str:
+        """The prompt of `frames` frames from `start` on, of a clip of `total`: told when words are said, if the model
+        reads times, and by nature where nothing else says when."""
+        prompt, fps = self.request.prompt, self.grid.fps
+        streamed = self.world.causal and frames > self.world.frames  # its clock is set back on the way
+        if streamed or not self.world.reads_times:
+            return prompt
+        if self.task in UNHEARD:
+            prompt = with_natural_times(prompt, total / fps)
+        return said_between(prompt, start / fps, (start + frames) / fps)
 
     def _chunks(
         self, canvas: Canvas, chunks: list[Chunk], first_task: str, **arguments: float | Tensor
@@ -115,14 +132,22 @@ class _Planner:
             source = canvas.window(chunk.start, chunk.frames)
             known = chunk.known_frames / self.grid.fps
             if chunk.index == 0:
-                window = self._window(first_task, chunk.frames, source, canvas, 0, **arguments)
+                window = self._window(first_task, chunk.frames, source, canvas, chunk.start, 0, **arguments)
             elif chunk.suffix:
                 begin = (chunk.frames - chunk.known_frames) / self.grid.fps
                 window = self._window(
-                    "extend_backward", chunk.frames, source, canvas, chunk.index, suffix_seconds=begin
+                    "extend_backward",
+                    chunk.frames,
+                    source,
+                    canvas,
+                    chunk.start,
+                    chunk.index,
+                    suffix_seconds=begin,
                 )
             else:
-                window = self._window(later, chunk.frames, source, canvas, chunk.index, prefix_seconds=known)
+                window = self._window(
+                    later, chunk.frames, source, canvas, chunk.start, chunk.index, prefix_seconds=known
+                )
             canvas.write(chunk.start, (yield window))
         return canvas.clip()
 
@@ -206,6 +231,7 @@ class _Planner:
             total,
             canvas.window(0, total),
             canvas,
+            first.frames - before,
             prefix_seconds=before / self.grid.fps,
             suffix_seconds=(before + gap) / self.grid.fps,
         )
@@ -251,7 +277,7 @@ class _Planner:
             canvas.known_audio = sound_kept
         sound = torch.zeros(2) if span is None else times
         window = self._window(
-            "inpaint", frames, source, canvas, region=region, video_span=times, audio_span=sound
+            "inpaint", frames, source, canvas, start, region=region, video_span=times, audio_span=sound
         )
         canvas.write(start, (yield window))
         return canvas.clip()
@@ -277,7 +303,7 @@ class _Planner:
         source = canvas.window(0, frames)
         canvas.forget(0, total)
         strength = torch.tensor(self.request.strength)
-        canvas.write(0, (yield self._window("remix", frames, source, canvas, strength=strength)))
+        canvas.write(0, (yield self._window("remix", frames, source, canvas, 0, strength=strength)))
         return canvas.clip()
 
     def _source(self, name: str) -> Source:
