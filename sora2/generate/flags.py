@@ -52,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     what = parser.add_argument_group("what is asked for")
     add = what.add_argument
-    add("--prompt", default="", help="what is seen and heard")
+    add(
+        "--prompt",
+        default="",
+        help='what is seen and heard; in quotes what is said, with the second of it if you like: says "<0.3>hello<0.8>"',
+    )
     add("--negative-prompt", help="what guidance leads away from; default: no text")
     add(
         "--prompts-file",
