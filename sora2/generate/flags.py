@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--prompt",
         default="",
-        help='what is seen and heard; in quotes what is said, with the second of it if you like: says "<0.3>hello<0.8>"',
+        help='what is seen and heard; in quotes what is said, with its second if you like: says "<0.3>hello<0.8>"',
     )
     add("--negative-prompt", help="what guidance leads away from; default: no text")
     add(
