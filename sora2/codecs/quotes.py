@@ -102,8 +102,7 @@ def with_times(text: str, spans: Sequence[tuple[str, float, float]]) -> str:
     times = iter(given)
 
     def mark(quote: re.Match[str]) -> str:
-        timed = [(word, *next(times)[1:]) for word in quoted(quote[0])]
-        return f'"{" ".join(f"<{a:.2f}>{word}<{b:.2f}>" for word, a, b in timed)}"'
+        return f'"{" ".join(_timed(word, *next(times)[1:]) for word in quoted(quote[0]))}"'
 
     return QUOTED.sub(mark, text)
 
@@ -120,11 +119,15 @@ def said_between(text: str, start: float, end: float) -> str:
             if word.span is None:
                 said.append(word.letters)
             elif word.span[0] < end and word.span[1] > start:
-                a, b = (max(0.0, time - start) for time in word.span)
-                said.append(f"<{a:.2f}>{word.letters}<{b:.2f}>")
+                said.append(_timed(word.letters, *(max(0.0, time - start) for time in word.span)))
         return f'"{" ".join(said)}"'
 
     return QUOTED.sub(cut, text)
+
+
+def _timed(word: str, start: float, end: float) -> str:
+    """As it stands in quotes."""
+    return f"<{start:.2f}>{word}<{end:.2f}>"
 
 
 def _bare(word: str) -> str:

@@ -17,6 +17,7 @@ from sora2.kernels.rules import TIMELESS
 from sora2.model.cache import KVCache
 from sora2.model.config import AttentionConfig, ModelError, TransformerConfig
 from sora2.model.packing import OUTPUTS, Segment, plan_segments, tile
+from sora2.model.timed_text import has_time
 from sora2.types import Batch, Modality
 
 Network = Callable[[Batch, KVCache], dict[str, Tensor]]
@@ -146,7 +147,7 @@ class Stream:
         self.current, self._oldest = 0, 0
         self.clock = 0.0  # seconds by which positions are set back
         text = conditions.text
-        if config.timed_text and text is not None and bool((text.mask & (text.positions[..., 0] != 0)).any()):
+        if config.timed_text and text is not None and bool(has_time(text).any()):
             raise ModelError(
                 "a film that is streamed cannot be told text with a time by this model (model.timed_text), whose "
                 "chunks do not hold the text: leave its positions at 0"

@@ -22,6 +22,11 @@ SPACING, SPREAD = 0.04, 0.025
 RANK = 64
 
 
+def has_time(text: Modality) -> Tensor:
+    """(B, L) bool: the tokens that have a time; those at 0 s have none."""
+    return text.mask & (text.positions[..., 0] != 0)
+
+
 class TimedText(nn.Module):
     """What sound tokens get of text tokens with a time, (B, Na, D)."""
 
@@ -32,10 +37,10 @@ class TimedText(nn.Module):
         self.out = ZeroLinear(RANK * self.moments, config.width, bias=False)
 
     def forward(self, text: Modality, positions: Tensor) -> Tensor:
-        """Of text (B, L, C) and the positions (B, Na, 3) of sound; tokens at 0 s have no time and are not seen."""
+        """Of text (B, L, C) and the positions (B, Na, 3) of sound; tokens without a time are not seen."""
         seconds = text.positions[..., 0].float()  # (B, L)
-        timed = (text.mask & (seconds != 0)).unsqueeze(-1)  # (B, L, 1)
-        known = self.into(text.latent.masked_fill(~timed, 0.0).to(self.into.weight.dtype))  # (B, L, RANK)
+        latent = text.latent.masked_fill(~has_time(text).unsqueeze(-1), 0.0)  # (B, L, C)
+        known = self.into(latent.to(self.into.weight.dtype))  # (B, L, RANK)
         shift = torch.arange(self.moments, device=seconds.device) - (self.moments - 1) / 2
         moments = positions[..., 0].float().unsqueeze(-1) + SPACING * shift  # (B, Na, M)
         gap = moments.flatten(1).unsqueeze(-1) - seconds.unsqueeze(1)  # (B, Na * M, L)

@@ -57,11 +57,12 @@ class StudyConfig:
         if not self.cells:
             object.__setattr__(self, "cells", {name: CellConfig() for name in known})
         for name, cell in self.cells.items():
-            if not set(cell.shards) <= set(self.shards):
-                raise ConfigError(
-                    f"cells.{name}.shards names {sorted(set(cell.shards) - set(self.shards))[0]!r}, which is not one "
-                    f"of the study's shards: {', '.join(self.shards)}"
-                )
+            for shards in cell.shards:
+                if shards not in self.shards:
+                    raise ConfigError(
+                        f"cells.{name}.shards names {shards!r}, which is not one of the study's shards: "
+                        f"{', '.join(self.shards)}"
+                    )
             for run in filter(None, (cell.run or name, cell.sound)):
                 if run not in known:
                     raise ConfigError(
@@ -83,6 +84,10 @@ class StudyConfig:
     def train_overrides(self, run: str, seed: int) -> list[str]:
         """Of `sora2 train`, without the name and place of the run."""
         return [f"experiment={self.experiment}", *self.overrides, *self.runs[run], f"seed={seed}"]
+
+    def held_out(self, cell: CellConfig) -> dict[str, str]:
+        """The shards that a cell is measured on."""
+        return {**self.shards, **cell.shards}
 
     @property
     def is_codec(self) -> bool:

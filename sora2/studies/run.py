@@ -109,7 +109,7 @@ class StudyRunner:
             "extra": self.extra,
             "cell": [cell.sound_task, cell.flags],
             "evaluations": [sorted(study.evaluations.items()), study.metrics],
-            "shards": [{**study.shards, **cell.shards}, study.clips],
+            "shards": [study.held_out(cell), study.clips],
         }
         if study.tasks != USUAL:
             asked["tasks"] = study.tasks
@@ -160,7 +160,7 @@ class StudyRunner:
         """What is measured without generating, on each of the held-out sets: "SHARDS/VALUE"."""
         study, found = self.study, {}
         config = compose_config([f"experiment={study.experiment}", *study.overrides])
-        for name, folder in {**study.shards, **cell.shards}.items():
+        for name, folder in study.held_out(cell).items():
             shards = ROOT / folder
             values = (
                 reconstruction(export, shards, study.clips)

@@ -54,9 +54,7 @@ def test_words_of_a_long_clip_are_said_once():
         [("music", (3.0, 3.5))],
         [("music", (1.0, 1.5))],  # in what is known of it
     ]
-    fast = said(
-        Request(prompt='says "river music"', seconds=8.0)
-    )  # nobody says when: as one speaks, from the start
+    fast = said(Request(prompt='says "river music"', seconds=8.0))  # as one speaks, from the start
     assert [w for w, _ in fast[0]] == ["river", "music"] and not any(fast[1:])
     assert all(span is not None for _, span in fast[0])
 
@@ -71,9 +69,7 @@ def test_a_clip_that_goes_on_or_back_has_its_words_on_the_clock_of_all_of_it():
     assert said(Request(prompt='says "river"', video=CLIP)) == [[("river", None)]]  # the mouth says when
 
 
-@pytest.mark.parametrize(
-    ("world", "seconds"), [(replace(WORLD, reads_times=False), 8.0), (replace(WORLD, causal=True), 8.0)]
-)
-def test_prompts_stay_as_they_are_where_times_are_not_read(world, seconds):
+@pytest.mark.parametrize("world", [replace(WORLD, reads_times=False), replace(WORLD, causal=True)])
+def test_prompts_stay_as_they_are_where_times_are_not_read(world):
     for prompt in ('says "<0.5>river<1.0> <5.0>music<5.5>"', 'says "river"'):
-        assert {w.prompt for w in windows(Request(prompt=prompt, seconds=seconds), world)} == {prompt}
+        assert {w.prompt for w in windows(Request(prompt=prompt, seconds=8.0), world)} == {prompt}
