@@ -89,10 +89,11 @@ class Canvas:
             sample_rate=self.grid.sample_rate if audio is not None else 0,
         )
 
-    def write(self, start: int, made: Clip) -> None:
-        """Take what was made for frames from `start` on, where nothing is known; from then on it is known."""
+    def write(self, start: int, made: Clip, end: int | None = None) -> None:
+        """Take what was made for frames from `start` on, before `end`, where nothing is known; then it is known."""
+        end = self.frames if end is None else min(end, self.frames)
         if self.video is not None and made.video is not None:
-            first, last = max(0, start), min(start + len(made.video), self.frames)
+            first, last = max(0, start), min(start + len(made.video), end)
             new = ~self.known_video[first:last].view(-1, 1, 1, 1)
             if self.keep is not None:
                 new = new & ~self.keep.view(1, *self.keep.shape, 1)
@@ -102,7 +103,7 @@ class Canvas:
             self.known_video[first:last] = True
         if self.audio is not None and made.audio is not None:
             begin = self.grid.samples(start)
-            first, last = max(0, begin), min(begin + made.audio.shape[1], self.known_audio.shape[0])
+            first, last = max(0, begin), min(begin + made.audio.shape[1], self.grid.samples(end))
             fade = round(JOIN_SECONDS * self.grid.sample_rate)
             sound = made.audio[:, first - begin : last - begin]
             self.audio[:, first:last] = join(

@@ -230,6 +230,6 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         temporal_stride=shape.temporal_stride,
         cell=shape.spatial_stride * shape.patch_size,
         sampling=checkpoint.sampling(),
-        causal=checkpoint.model.attention.chunk_seconds is not None,
+        chunk_seconds=checkpoint.model.attention.chunk_seconds,
         reads_times=reads_times(codecs.text),
     )

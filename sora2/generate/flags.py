@@ -11,6 +11,7 @@ from sora2.diffusion.layout import STREAMS
 from sora2.diffusion.samplers import SAMPLERS
 from sora2.diffusion.tasks import TASKS
 from sora2.generate.request import TRAINING_ONLY, Request, RequestError, SamplingConfig, resolve_task
+from sora2.generate.story import parse_cards
 from sora2.kernels import PRODUCTS
 
 EXAMPLES = """examples, each with --checkpoint DIR:
@@ -19,6 +20,7 @@ EXAMPLES = """examples, each with --checkpoint DIR:
   sora2 sample --audio rain.wav --prompt "rain" --out rain.mp4        pictures for a sound
   sora2 sample --image start.png --out moving.mp4                     an image comes alive
   sora2 sample --video film.mp4 --extend --seconds 4 --out more.mp4   continue it (or --extend-backward)
+  sora2 sample --story "0: a red ball" "4 cut: rain at night" --out story.mp4   a prompt for each scene
   sora2 sample --video film.mp4 --loop --out loop.mp4                 a seamless loop
   sora2 sample --inbetween a.mp4 b.mp4 --seconds 1 --out joined.mp4   from one clip to another
   sora2 sample --video film.mp4 --mask 0.2,0.2,0.6,0.6 --out new.mp4  a region made anew
@@ -56,6 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--prompt",
         default="",
         help='what is seen and heard; in quotes what is said, with its second if you like: says "<0.3>hello<0.8>"',
+    )
+    add(
+        "--story",
+        nargs="+",
+        metavar="CARD",
+        help='what is told from a second of the clip on: "0: a red ball rolls" "2.5 cut: a face says hello"; without '
+        "`cut` it goes on from what was; or a .txt of one card a line. --prompt is of all cards",
     )
     add("--negative-prompt", help="what guidance leads away from; default: no text")
     add(
@@ -203,6 +212,7 @@ def make_request(args: argparse.Namespace, sampling: SamplingConfig) -> Request:
         raise RequestError("--inbetween names both clips; leave out --video")
     request = Request(
         prompt=args.prompt,
+        story=() if args.story is None else parse_cards(args.story),
         negative_prompt=args.negative_prompt,
         task=args.task,
         seed=args.seed,

@@ -35,8 +35,14 @@ class World:
     temporal_stride: int  # of the video codec
     cell: int  # pixels per side of a token
     sampling: SamplingConfig
-    causal: bool = False  # long clips are streamed, instead of cut into windows
+    chunk_seconds: float | None = (
+        None  # of a causal model: long clips are streamed, instead of cut into windows
+    )
     reads_times: bool = False  # prompts may say when words are said
+
+    @property
+    def causal(self) -> bool:
+        return self.chunk_seconds is not None
 
     @property
     def seconds(self) -> float:

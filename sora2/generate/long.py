@@ -5,7 +5,7 @@ Every chunk is a window of the trained length on a clock of its own, shared by v
 with what exists is its known prefix (or suffix), encoded anew from pixels and samples, so positions never
 leave the trained range and any codec works. About half of a window is overlap.
 
-A causal model needs no windows: its clip is one chunk of any length here, streamed by `generate/streaming.py`.
+A causal model needs no windows: a shot is one chunk of any length here, streamed by `generate/streaming.py`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sora2.generate.grid import World
 class Chunk:
     """Frames start .. start + frames - 1 of the clip, of which `known_frames` at one end are there already.
 
-    The end of a forward chunk, or the beginning of a backward one, may reach beyond the clip; that part is
-    dropped.
+    The end of a forward chunk may reach beyond `end`, and the beginning of a backward one beyond the clip; that part
+    is dropped.
     """
 
-    index: int  # 0 = nothing but the request's own known parts is there
     start: int
     frames: int
-    known_frames: int
+    known_frames: int  # 0: nothing but the request's own known parts is there
+    end: int
     suffix: bool = False  # the known frames are the last ones
 
 
@@ -37,30 +37,25 @@ def overlap(world: World, available: int) -> int:
     return 1 + (most - 1) // stride * stride
 
 
-def forward_chunks(world: World, total: int, known: int = 0) -> list[Chunk]:
-    """Chunks that fill frames known .. total - 1 from the left."""
+def forward_chunks(world: World, total: int, known: int = 0, shot: int = 0) -> list[Chunk]:
+    """Chunks that fill frames known .. total - 1 from the left, and see nothing of what is before frame `shot`."""
     chunks: list[Chunk] = []
-    first = 0 if known == 0 else 1  # index 0 is for the window that continues nothing
     while known < total:
-        if known == 0:
-            frames = min(world.frames, world.whole(total))
-            chunks.append(Chunk(0, 0, frames, 0))
-            known = frames
-        else:
-            before = overlap(world, known)
-            frames = min(world.frames, world.whole(before + total - known))
-            chunks.append(Chunk(first + len(chunks), known - before, frames, before))
-            known += frames - before
+        before = overlap(world, known - shot) if known > shot else 0
+        start = known - before
+        frames = min(world.frames, world.whole(total - start))
+        chunks.append(Chunk(start, frames, before, total))
+        known = start + frames
     return chunks
 
 
-def streamed_chunk(world: World, total: int, known: int = 0) -> list[Chunk]:
-    """One chunk from the known frames to the end, for a causal model; none when all is known."""
+def streamed_chunk(world: World, total: int, known: int = 0, shot: int = 0) -> list[Chunk]:
+    """One chunk from the known frames of a shot to its end, for a causal model; none when all is known."""
     if known >= total:
         return []
-    before = 0 if known == 0 else 1 + (known - 1) // world.temporal_stride * world.temporal_stride
-    first = known - before
-    return [Chunk(0 if known == 0 else 1, first, world.whole(total - first), before)]
+    before = 1 + (known - shot - 1) // world.temporal_stride * world.temporal_stride if known > shot else 0
+    start = known - before
+    return [Chunk(start, world.whole(total - start), before, total)]
 
 
 def backward_chunks(world: World, total: int, known: int) -> list[Chunk]:
@@ -77,6 +72,6 @@ def backward_chunks(world: World, total: int, known: int) -> list[Chunk]:
         missing = total - known
         frames = min(world.frames, world.whole(missing + after))
         made = frames - after
-        chunks.append(Chunk(len(chunks) + 1, missing - made, frames, after, suffix=True))
+        chunks.append(Chunk(missing - made, frames, after, total, suffix=True))
         known += made
     return chunks

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sora2.codecs import Codecs
+from sora2.codecs.quotes import said_between
 from sora2.codecs.text import text_modality
 from sora2.diffusion.guidance import guided_velocity
 from sora2.diffusion.layout import Layout, NoiseMap
@@ -115,12 +116,13 @@ class Pipeline:
         for i, w in waiting.items():
             for group in groups:
                 o = waiting[group[0]]
-                same = (o.frames, o.video, o.audio, o.grid, o.sampling) == (
+                same = (o.frames, o.video, o.audio, o.grid, o.sampling, o.streamed) == (
                     w.frames,
                     w.video,
                     w.audio,
                     w.grid,
                     w.sampling,
+                    w.streamed,
                 )
                 if same and len(group) < self.batch_size:
                     group.append(i)
@@ -147,17 +149,19 @@ class Pipeline:
         noise = SeededNoise([w.seed for w in windows], sizes, self.device)
         state = start_state(clean, noise(), trajectory)
 
-        text, negative = self._text(windows)
-        batch = Batch(text=text).replace(
+        batch = Batch(
             **{
                 n: clean_modality(clean[n], shapes[n].positions(), noise_map.present[n].to(self.device))
                 for n in shapes
             },
             **{f"{n}_shape": shape for n, shape in shapes.items()},
         )
-        film = None
-        if self.world.causal and first.frames > self.world.frames:
-            film = Film.of(batch, self.model.config.attention)
+        prompts = [[w.prompt for w in windows]]
+        if first.streamed:
+            prompts = self._told(windows, Film.of(batch, self.model.config.attention))
+        texts, negative = self._text(prompts, windows)
+        batch = batch.replace(text=texts[0])
+        film = Film.of(batch, self.model.config.attention) if first.streamed else None
         with tqdm(
             total=trajectory.steps * (1 if film is None else len(film.chunks)),
             desc=_title(windows),
@@ -180,6 +184,7 @@ class Pipeline:
                     self.model.config,
                     film,
                     batch,
+                    texts,
                     negative,
                     sampling,
                     self.world.seconds,
@@ -226,22 +231,39 @@ class Pipeline:
                     clean[n][row] = shapes[n].tokenize(latent.float().to(self.device))
         return clean
 
-    def _text(self, windows: list[Window]) -> tuple[Modality, Modality | None]:
-        """Prompts, and the negative prompts if there is one. An empty text is none: its tokens are hidden."""
-        prompts = [w.prompt for w in windows]
+    def _told(self, windows: list[Window], film: Film) -> list[list[str]]:
+        """Of each chunk of a film what the windows are told, on the clock of the chunk."""
+        prompts, world = [], self.world
+        assert world.chunk_seconds is not None
+        for at, chunk in enumerate(film.chunks):
+            told = [w.told(chunk.index, world.chunk_seconds) for w in windows]
+            if world.reads_times:
+                begin = film.clock(at, world.seconds)
+                told = [said_between(prompt, begin, begin + world.seconds) for prompt in told]
+            prompts.append(told)
+        return prompts
+
+    def _text(
+        self, prompts: list[list[str]], windows: list[Window]
+    ) -> tuple[list[Modality], Modality | None]:
+        """Text of each list of prompts, one for a window, the same object for the same list; and the negative prompts
+        if there is one. All have as many tokens. An empty text is none: its tokens are hidden."""
         negatives = [w.negative_prompt for w in windows]
         assert self.codecs.text is not None
-        texts = prompts + ["" if n is None else n for n in negatives]
-        everything = text_modality(self.codecs.text, texts, self.device)  # (2B, L, D)
+        lists = dict.fromkeys([*map(tuple, prompts), tuple("" if n is None else n for n in negatives)])
+        texts = [text for some in lists for text in some]
+        everything = text_modality(self.codecs.text, texts, self.device)  # (lists * B, L, D)
         given = torch.tensor([bool(t.strip()) for t in texts], device=self.device)
         everything = everything.replace(mask=everything.mask & given[:, None])
-        split = [
-            Modality(
-                *(getattr(everything, part)[rows] for part in ("latent", "positions", "noise_level", "mask"))
-            )
-            for rows in (slice(0, len(windows)), slice(len(windows), None))
-        ]
-        return split[0], split[1] if any(n is not None for n in negatives) else None
+        parts = (everything.latent, everything.positions, everything.noise_level, everything.mask)
+        found = {
+            some: Modality(*rows)
+            for some, *rows in zip(lists, *(part.split(len(windows)) for part in parts), strict=True)
+        }
+        negative = found[tuple("" if n is None else n for n in negatives)]
+        return [found[tuple(some)] for some in prompts], negative if any(
+            n is not None for n in negatives
+        ) else None
 
     def _decode(self, tokens: dict[str, Tensor], shapes: dict[str, Any]) -> Clip:
         latents = {n: shapes[n].untokenize(x) for n, x in tokens.items()}

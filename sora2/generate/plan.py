@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,10 +20,23 @@ from sora2.generate.grid import Grid, World
 from sora2.generate.inputs import Film, fit_samples, load_audio, load_image, load_mask, load_video
 from sora2.generate.long import Chunk, backward_chunks, forward_chunks, streamed_chunk
 from sora2.generate.request import Request, RequestError, SamplingConfig, Source, resolve_task
+from sora2.generate.story import Scene, scenes
 from sora2.types import Clip
 
 #: Tasks in which nothing that is given says when words are said.
 UNHEARD = ("text_to_av", "audio_only", "staircase", "image_to_av")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a window is told from a second of its own on; times in it are of the window's clock."""
+
+    start: float
+    prompt: str
+
+    def chunk(self, seconds: float) -> int:
+        """The first chunk of a streamed window to be told it: the one that begins nearest to it."""
+        return int(self.start / seconds + 0.5)
 
 
 @dataclass(frozen=True)
@@ -36,10 +50,22 @@ class Window:
     video: bool  # which streams are there
     audio: bool
     grid: Grid
-    prompt: str  # of this stretch: of words with a time those that are said in it
+    script: tuple[
+        Line, ...
+    ]  # one line, of words with a time those that are said in it; or, where streamed, several
+    streamed: bool  # chunk after chunk by a causal model, each told the line of its time
     negative_prompt: str | None
     seed: int
     sampling: SamplingConfig
+
+    @property
+    def prompt(self) -> str:
+        """What it is told; where it is streamed, at first."""
+        return self.script[0].prompt
+
+    def told(self, chunk: int, seconds: float) -> str:
+        """What its chunk of that number, so many seconds long, is told where it is streamed."""
+        return [line.prompt for line in self.script if line.chunk(seconds) <= chunk][-1]
 
 
 Plan = Generator[Window, Clip, Clip]
@@ -68,15 +94,19 @@ class _Planner:
         work = getattr(self, f"_{self.task}", None)
         clip = yield from (self._free() if work is None else work())
         return clip.replace(
-            caption=self.request.prompt,
+            caption=self.request.caption,
             key=self.request.key,
             meta={"task": self.task, "seed": self.request.seed},
         )
 
+    def _last_card(self) -> int:
+        """The frame at which it begins."""
+        return round(self.request.story[-1].start * self.grid.fps) if self.request.story else 0
+
     def _seconds(self) -> int:
-        """Frames asked for: --seconds, or the trained length."""
+        """Frames asked for: --seconds, or the trained length, from the last card on."""
         if self.request.seconds is None:
-            return self.world.frames
+            return self._last_card() + self.world.frames
         frames = self.grid.frames_of(self.request.seconds)
         if frames > 1 and self.world.frames == 1:
             raise RequestError(
@@ -92,10 +122,15 @@ class _Planner:
         canvas: Canvas,
         start: int,
         index: int = 0,
+        script: tuple[Line, ...] | None = None,
+        streamed: bool = False,
         **arguments: float | Tensor,
     ) -> Window:
         """`start`: the frame of the finished clip that is the window's first."""
         seed = self.request.seed if index == 0 else (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
+        if script is None:
+            whole = Scene(0, canvas.frames, 0, self.request.prompt)
+            script = (Line(0.0, self._prompt(whole, start, frames)),)
         return Window(
             frames=frames,
             task=task,
@@ -104,51 +139,63 @@ class _Planner:
             video=canvas.video is not None,
             audio=canvas.audio is not None,
             grid=self.grid,
-            prompt=self._prompt(canvas.frames, start, frames),
+            script=script,
+            streamed=streamed,
             negative_prompt=self.request.negative_prompt,
             seed=seed,
             sampling=self.sampling,
         )
 
-    def _prompt(self, total: int, start: int, frames: int) -> str:
-        """The prompt of `frames` frames from `start` on, of a clip of `total`: told when words are said, if the model
+    def _prompt(self, scene: Scene, start: int, frames: int) -> str:
+        """A scene's prompt for the `frames` frames of the clip from `start` on: told when words are said, if the model
         reads times, and by nature where nothing else says when."""
-        prompt, fps = self.request.prompt, self.grid.fps
-        streamed = self.world.causal and frames > self.world.frames  # its clock is set back on the way
-        if streamed or not self.world.reads_times:
-            return prompt
+        if not self.world.reads_times:
+            return scene.prompt
+        prompt, fps = scene.prompt, self.grid.fps
         if self.task in UNHEARD:
-            prompt = with_natural_times(prompt, total / fps)
-        return said_between(prompt, start / fps, (start + frames) / fps)
+            prompt = with_natural_times(prompt, (scene.last - scene.first) / fps)
+        begin = start - scene.first
+        return said_between(prompt, begin / fps, (begin + frames) / fps)
+
+    def _script(self, chunk: Chunk, story: list[Scene]) -> tuple[tuple[Line, ...], bool]:
+        """What a chunk is told, a line for each scene of which it makes something; and whether it is streamed."""
+        new = chunk.start if chunk.suffix else chunk.start + chunk.known_frames
+        told = [s for s in story if s.last > max(0, new) and s.first < chunk.end]
+        streamed = self._streams() and (chunk.frames > self.world.frames or len(told) > 1)
+        begins = [0.0, *((s.first - chunk.start) / self.grid.fps for s in told[1:])]
+        prompts = [self._prompt(scene, chunk.start, chunk.frames) for scene in told]
+        script = tuple(map(Line, begins, prompts))
+        if streamed:
+            assert self.world.chunk_seconds is not None
+            _check_chunks(script, self.world.chunk_seconds)
+        return script, streamed
 
     def _chunks(
         self, canvas: Canvas, chunks: list[Chunk], first_task: str, **arguments: float | Tensor
     ) -> Plan:
-        """Run chunks over the canvas; the first has the request's task, the others continue it."""
-        later = {"video_to_audio": "video_to_audio", "audio_to_video": "audio_to_video"}.get(
-            first_task, "extend_forward"
-        )
-        for chunk in chunks:
-            source = canvas.window(chunk.start, chunk.frames)
+        """Run chunks over the canvas; the first has the request's task, the others continue it, or begin a shot."""
+        given = first_task in ("video_to_audio", "audio_to_video")
+        later = first_task if given else "extend_forward"
+        shot = first_task if given or first_task == "audio_only" else "text_to_av"
+        first = (
+            0 if chunks and chunks[0].known_frames == 0 else 1
+        )  # 0 is for the window that continues nothing
+        story = scenes(self.request, canvas.frames, self.grid)
+        scripts = [self._script(chunk, story) for chunk in chunks]
+        for index, (chunk, (script, streamed)) in enumerate(zip(chunks, scripts, strict=True), first):
             known = chunk.known_frames / self.grid.fps
-            if chunk.index == 0:
-                window = self._window(first_task, chunk.frames, source, canvas, chunk.start, 0, **arguments)
+            if index == 0:
+                task, extent = first_task, arguments
             elif chunk.suffix:
                 begin = (chunk.frames - chunk.known_frames) / self.grid.fps
-                window = self._window(
-                    "extend_backward",
-                    chunk.frames,
-                    source,
-                    canvas,
-                    chunk.start,
-                    chunk.index,
-                    suffix_seconds=begin,
-                )
+                task, extent = "extend_backward", {"suffix_seconds": begin}
+            elif chunk.known_frames:
+                task, extent = later, {"prefix_seconds": known}
             else:
-                window = self._window(
-                    later, chunk.frames, source, canvas, chunk.start, chunk.index, prefix_seconds=known
-                )
-            canvas.write(chunk.start, (yield window))
+                task, extent = shot, arguments if given else {}
+            source = canvas.window(chunk.start, chunk.frames)
+            where = (chunk.frames, source, canvas, chunk.start, index, script, streamed)
+            canvas.write(chunk.start, (yield self._window(task, *where, **extent)), chunk.end)
         return canvas.clip()
 
     def _free(self) -> Plan:
@@ -187,10 +234,20 @@ class _Planner:
     def _extend_backward(self) -> Plan:
         return (yield from self._extend(backward=True))
 
+    def _streams(self) -> bool:
+        return self.world.causal and self.task != "staircase"
+
     def _forward(self, total: int, known: int = 0) -> list[Chunk]:
-        """Windows from the left; one for all where a causal model streams it."""
-        streams = self.world.causal and self.task != "staircase"
-        return (streamed_chunk if streams else forward_chunks)(self.world, total, known)
+        """Windows from the left, none of two scenes; one for each shot where a causal model streams it."""
+        story = scenes(self.request, total, self.grid)
+        chunks: list[Chunk] = []
+        for scene, after in zip(story, [*story[1:], None], strict=True):
+            if self._streams() and after is not None and after.shot == scene.shot:
+                continue  # one with the next
+            begin = scene.shot if self._streams() else scene.first
+            fill = streamed_chunk if self._streams() else forward_chunks
+            chunks += fill(self.world, scene.last, max(known, begin), scene.shot)
+        return chunks
 
     def _extend(self, backward: bool) -> Plan:
         film = self._film()
@@ -318,3 +375,13 @@ class _Planner:
         if self.request.seconds is None:
             return film
         return film.cut(min(film.frames, self._seconds()), self.grid)
+
+
+def _check_chunks(script: tuple[Line, ...], seconds: float) -> None:
+    """Raises RequestError for two lines that one chunk of a streamed window would have to be told."""
+    for one, other in pairwise(script):
+        if one.chunk(seconds) == other.chunk(seconds):
+            raise RequestError(
+                f"--story: the card {other.start:g} s after its shot begins falls into the same chunk as the one "
+                f"before it; this checkpoint makes chunks of {seconds:g} s, each of which is told one card"
+            )

@@ -47,6 +47,7 @@ def read_prompts(path: Path) -> list[tuple[str, list[str]]]:
 PER_CLIP = frozenset(
     [
         "prompt",
+        "story",
         "negative_prompt",
         "task",
         "seed",

@@ -57,7 +57,7 @@ def describe(request: Request, clip: Clip, info: dict[str, Any], arguments: list
             "channels": clip.audio.shape[0],
         }
     return {
-        "caption": request.prompt,
+        "caption": request.caption,
         "seed": request.seed,
         "arguments": arguments,
         "request": fields,
@@ -74,7 +74,7 @@ def save_sample(
     """Write the three files; each appears whole or not at all, the JSON last."""
     film, sheet, record = paths(out)
     write_clip(clip, film, lossless_audio=True)
-    title = request.prompt if request.prompt else clip.meta["task"]
+    title = request.caption if request.caption else clip.meta["task"]
     contact_sheet(clip, sheet, title=f"{title}  (seed {request.seed}, {clip.meta['task']})")
     save_json(describe(request, clip, info, arguments), record)
     return film, sheet, record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What is seen and heard from a second of a clip on; seconds of words in its quotes are counted from there."""
+
+    start: float
+    prompt: str
+    cut: bool = False  # a new shot begins, instead of going on from what came before
+
+
+@dataclass(frozen=True)
 class Request:
     """One clip to generate.
 
@@ -68,7 +78,8 @@ class Request:
     was. - remix: all new, with the source's composition kept the more, the lower `strength` is.
     """
 
-    prompt: str = ""
+    prompt: str = ""  # of all of it, before what a card says
+    story: tuple[Card, ...] = ()
     negative_prompt: str | None = None
     task: str | None = None  # None = inferred from what is given
     seed: int = 0
@@ -112,6 +123,15 @@ class Request:
             raise RequestError(
                 f"--time-span {self.time_span[0]}:{self.time_span[1]} must be two times, the earlier first"
             )
+        if self.story and self.story[0].start != 0:
+            raise RequestError(
+                f"--story: its first card begins at {self.story[0].start:g} s, where it must be 0"
+            )
+        for one, other in pairwise(self.story):
+            if one.start >= other.start:
+                raise RequestError(
+                    f"--story: a card at {other.start:g} s comes after one at {one.start:g} s; their seconds must rise"
+                )
         if isinstance(self.mask, tuple):
             y0, x0, y1, x1 = self.mask
             if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
@@ -121,6 +141,12 @@ class Request:
 
     def replace(self, **changes: Any) -> Request:
         return dataclasses.replace(self, **changes)
+
+    @property
+    def caption(self) -> str:
+        """All that is told of it."""
+        cards = (f"[{c.start:g} s{', cut' if c.cut else ''}] {c.prompt}" for c in self.story)
+        return " ".join(part for part in (self.prompt, *cards) if part)
 
 
 #: task -> the fields it cannot do without, as (field, flag).
@@ -148,6 +174,9 @@ USES: dict[str, set[str]] = {
     "inpaint": {"video", "mask", "time_span"},
     "remix": {"video", "strength"},
 }
+
+#: Tasks that may be told in cards: those that fill a clip from its first frame to its last.
+TOLD = ("text_to_av", "audio_only", "image_to_av", "video_to_audio", "audio_to_video", "extend_forward")
 
 FLAGS = {
     "image": "--image",
@@ -207,6 +236,8 @@ def resolve_task(request: Request) -> str:
             raise RequestError(f"--task {task} needs {flag}")
     if task == "inpaint" and not parts & {"mask", "time_span"}:
         raise RequestError("--task inpaint needs --mask (a region of the picture), --time-span, or both")
+    if request.story and task not in TOLD:
+        raise RequestError(f"--story cannot be used with --task {task}; it goes with {', '.join(TOLD)}")
     if request.silent and task in ("video_to_audio", "audio_to_video", "audio_only"):
         raise RequestError(f"--silent cannot be used with --task {task}, which is about sound")
     return task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -27,20 +27,30 @@ class StreamedSampler:
         config: TransformerConfig,
         film: Film,
         batch: Batch,
+        texts: Sequence[Modality],
         negative: Modality | None,
         sampling: SamplingConfig,
         history_seconds: float,
     ) -> None:
         """`network` takes a batch, a cache and layers to skip. `batch` is of the whole film, its conditions included;
-        `negative` the text that guidance pushes away from.
+        `texts` what each chunk is told, the same object where that is the same; `negative` the text that guidance
+        pushes away from.
         `history_seconds` is the longest stretch of film that the model attends over: that of its training."""
         self.film, self.batch, self.negative, self.sampling = film, batch, negative, sampling
         acts = {n: True for n in STREAMS if getattr(batch, n) is not None}
-        versions = branches(batch, sampling.guidance, negative, acts)
+        told = {
+            id(text): branches(batch.replace(text=text), sampling.guidance, negative, acts) for text in texts
+        }
         weaker = partial(network, skip=sampling.guidance.skip_layers)
         self.streams = {
-            name: Stream(weaker if name == FEWER_LAYERS else network, config, film, version, history_seconds)
-            for name, version in versions.items()
+            name: Stream(
+                weaker if name == FEWER_LAYERS else network,
+                config,
+                film,
+                [told[id(text)][name] for text in texts],
+                history_seconds,
+            )
+            for name in told[id(texts[0])]
         }
 
     def __call__(

@@ -6,12 +6,16 @@ finished, `commit` keeps it. Attention reads a view of the buffer: nothing is ev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from sora2.kernels import Rule, TilePattern
 from sora2.model.config import ModelError, TransformerConfig
 from sora2.model.rope import axis_pairs, frequencies
+from sora2.types import Modality
 
 
 class KVCache:
@@ -31,6 +35,9 @@ class KVCache:
         self.length = 0
         self.ahead = 0  # tokens of the running forward
         self.patterns: dict[Rule, TilePattern | None] = dict.fromkeys(config.attention.layers)
+        self.text: Modality | None = (
+            None  # on the clock of the running tokens, for what reads it beside attention
+        )
 
     @property
     def capacity(self) -> int:
@@ -66,6 +73,14 @@ class KVCache:
     def commit(self) -> None:
         """Keep the tokens of the last forward."""
         self.length, self.ahead = self.length + self.ahead, 0
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Tokens that run within are written over the first of those kept, see only themselves, and are kept."""
+        kept, patterns = self.length, self.patterns
+        self.length, self.patterns = 0, dict.fromkeys(self.config.attention.layers)
+        yield
+        self.length, self.ahead, self.patterns = max(kept, self.length + self.ahead), 0, patterns
 
     def drop(self, first: int, last: int) -> None:
         """Forget tokens first .. last - 1; later ones move up. One copy per chunk, not per step."""

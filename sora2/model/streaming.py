@@ -6,7 +6,7 @@ key-value cache. Sampling may run the current chunk many times, at any levels, b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,6 @@ from sora2.kernels.rules import TIMELESS
 from sora2.model.cache import KVCache
 from sora2.model.config import AttentionConfig, ModelError, TransformerConfig
 from sora2.model.packing import OUTPUTS, Segment, plan_segments, tile
-from sora2.model.timed_text import has_time
 from sora2.types import Batch, Modality
 
 Network = Callable[[Batch, KVCache], dict[str, Tensor]]
@@ -94,6 +93,11 @@ class Film:
         first = self.chunks[current].index - reach + 1
         return next(i for i, c in enumerate(self.chunks) if c.index >= first)
 
+    def clock(self, current: int, history_seconds: float | None) -> float:
+        """Seconds by which the clock of the `current`-th chunk is set back, for those that are forgotten."""
+        gone = self.chunks[self.oldest(current, history_seconds)].index - self.chunks[0].index
+        return gone * (self.attention.chunk_seconds or 0.0)
+
     def patterns(
         self, current: int, oldest: int, prefix: bool, device: torch.device
     ) -> dict[Rule, TilePattern | None]:
@@ -133,34 +137,33 @@ class Stream:
         model: Network,
         config: TransformerConfig,
         film: Film,
-        conditions: Batch,
+        conditions: Batch | Sequence[Batch],
         history_seconds: float | None = None,
     ) -> None:
         """
         Args:
             model: the transformer of `config`, or a function around it.
-            conditions: text and references, as in the film's batch; its video and audio are not read.
+            conditions: text and references, as in the film's batch; its video and audio are not read. One batch for
+                each chunk, or one for all; other ones of as many tokens take the place of those before them, and
+                text that has a time has it on the clock of its chunk (`Film.clock`).
             history_seconds: how much film attention spans, the current chunk included; None = all of it. Beyond, old
                 chunks are forgotten and the clock is set back, so that the model meets no time it was not trained on.
         """
         self.model, self.film, self.history_seconds = model, film, history_seconds
         self.current, self._oldest = 0, 0
         self.clock = 0.0  # seconds by which positions are set back
-        text = conditions.text
-        if config.timed_text and text is not None and bool(has_time(text).any()):
+        self.told = [conditions] * len(film.chunks) if isinstance(conditions, Batch) else list(conditions)
+        shown = [list(_prefix(batch).modalities().values()) for batch in self.told]
+        counts = {sum(m.tokens for m in modalities) for modalities in shown}
+        if len(self.told) != len(film.chunks) or len(counts) > 1:
             raise ModelError(
-                "a film that is streamed cannot be told text with a time by this model (model.timed_text), whose "
-                "chunks do not hold the text: leave its positions at 0"
+                f"a streamed film of {len(film.chunks)} chunks is told by one batch for each, all of as many tokens "
+                f"of text and references; given are {len(self.told)} of {sorted(counts)}"
             )
-        prefix = conditions.replace(video=None, audio=None)
-        shown = prefix.modalities()
-        self.prefix = any(bool(m.mask.any()) for m in shown.values())
-        first = next(iter(conditions.modalities().values())).latent
-        self.prefix_tokens = sum(m.tokens for m in shown.values()) if self.prefix else 0
-        self.cache = KVCache(config, conditions.size, self._capacity(), first.device)
-        if self.prefix:
-            model(prefix, self.cache)
-            self.cache.commit()
+        self.prefix = any(bool(m.mask.any()) for modalities in shown for m in modalities)
+        self.prefix_tokens = counts.pop() if self.prefix else 0
+        first = next(iter(self.told[0].modalities().values())).latent
+        self.cache = KVCache(config, self.told[0].size, self._capacity(), first.device)
         self._begin()
 
     def _capacity(self) -> int:
@@ -196,13 +199,19 @@ class Stream:
             gone = self.film.chunks[self._oldest : oldest]
             first = self.prefix_tokens
             self.cache.drop(first, first + sum(c.count for c in gone))
-            seconds = (self.film.chunks[oldest].index - self.film.chunks[self._oldest].index) * (
-                self.film.attention.chunk_seconds or 0.0
-            )
-            self.cache.set_back(first, seconds)
-            self.clock += seconds
-            self._oldest = oldest
+            clock = self.film.clock(self.current, self.history_seconds)
+            self.cache.set_back(first, clock - self.clock)
+            self.clock, self._oldest = clock, oldest
+        if self.prefix and (self.current == 0 or self.told[self.current] is not self.told[self.current - 1]):
+            with self.cache.anew():
+                self.model(_prefix(self.told[self.current]), self.cache)
+            self.cache.text = self.told[self.current].text
         self.cache.patterns = self.film.patterns(self.current, oldest, self.prefix, self.cache.mask.device)
+
+
+def _prefix(batch: Batch) -> Batch:
+    """Its text and references: what sees nothing else of a film."""
+    return batch.replace(video=None, audio=None)
 
 
 def _set_back(modality: Modality, seconds: float) -> Modality:

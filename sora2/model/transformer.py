@@ -23,7 +23,7 @@ from sora2.model.packing import OUTPUTS, Packing, pack
 from sora2.model.precondition import Precondition
 from sora2.model.share import Sharing
 from sora2.model.timed_text import TimedText
-from sora2.types import MODALITIES, Batch
+from sora2.types import MODALITIES, Batch, Modality
 
 
 class Transformer(nn.Module):
@@ -72,7 +72,8 @@ class Transformer(nn.Module):
             for s in packing.segments
             if (spread := self.config.spread(s.group))
         }
-        x = self._embed(packing, factors)  # (T, D)
+        text = packing.text if cache is None else cache.text
+        x = self._embed(packing, factors, text)  # (T, D)
         levels = self.modulation(packing, x)  # per segment (U, 8, D)
         for layer, block in enumerate(self.blocks):
             if layer not in skip:
@@ -94,7 +95,7 @@ class Transformer(nn.Module):
                 idle.add(name)
         return idle
 
-    def _embed(self, packing: Packing, factors: dict[str, Precondition]) -> Tensor:
+    def _embed(self, packing: Packing, factors: dict[str, Precondition], text: Modality | None) -> Tensor:
         """Project every modality to the common width and lay the tokens out modality-major: (T, D)."""
         parts = []
         for s in packing.segments:
@@ -103,8 +104,8 @@ class Transformer(nn.Module):
             if s.name in factors:
                 latent = latent * factors[s.name].into
             h = self.project_in[s.group](latent.flatten(0, 1).to(self.kind[s.name].dtype))  # (B * N, D)
-            if s.name == "audio" and self.timed_text is not None and packing.text is not None:
-                h = h + self.timed_text(packing.text, m.positions).flatten(0, 1)
+            if s.name == "audio" and self.timed_text is not None and text is not None:
+                h = h + self.timed_text(text, m.positions).flatten(0, 1)
             parts.append(h + self.kind[s.name].to(h.dtype))
         return torch.cat(parts)
 

@@ -69,7 +69,9 @@ def test_a_clip_that_goes_on_or_back_has_its_words_on_the_clock_of_all_of_it():
     assert said(Request(prompt='says "river"', video=CLIP)) == [[("river", None)]]  # the mouth says when
 
 
-@pytest.mark.parametrize("world", [replace(WORLD, reads_times=False), replace(WORLD, causal=True)])
+@pytest.mark.parametrize(
+    "world", [replace(WORLD, reads_times=False), replace(WORLD, reads_times=False, chunk_seconds=0.5)]
+)
 def test_prompts_stay_as_they_are_where_times_are_not_read(world):
     for prompt in ('says "<0.5>river<1.0> <5.0>music<5.5>"', 'says "river"'):
         assert {w.prompt for w in windows(Request(prompt=prompt, seconds=8.0), world)} == {prompt}

@@ -57,7 +57,9 @@ def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(pip
     sampling = SamplingConfig("euler", 2, guidance)
     model, film = pipeline.model, Film.of(batch, pipeline.model.config.attention)
     with torch.inference_mode():
-        streamed = StreamedSampler(model, model.config, film, batch, None, sampling, 100.0)
+        streamed = StreamedSampler(
+            model, model.config, film, batch, [batch.text] * len(film.chunks), None, sampling, 100.0
+        )
         got = streamed(clean, noise_map, [5])
 
         whole = guided_velocity(model, batch, guidance)

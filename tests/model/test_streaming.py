@@ -23,10 +23,10 @@ RULES = {
 }
 
 
-def _model(*rules, depth=3):
+def _model(*rules, depth=3, **changes):
     config = TransformerConfig(
         width=32, depth=depth, heads=2, video_width=8, audio_width=6, text_width=10, level_features=16, level_width=16,
-        attention=AttentionConfig(chunk_seconds=CHUNK, layers=rules, tile=(1, 1, 2), flat_tile=4),
+        attention=AttentionConfig(chunk_seconds=CHUNK, layers=rules, tile=(1, 1, 2), flat_tile=4), **changes,
     )  # fmt: skip
     model = Transformer(config, torch.Generator().manual_seed(0)).requires_grad_(False)
     return awake(model, torch.Generator().manual_seed(1))
@@ -110,6 +110,82 @@ def test_a_limited_history_is_the_film_that_begins_there():
     )  # memory is that of the history, not of the film
 
 
+def _said(batch, seconds):
+    """Text of which every token has a time, from `seconds` on."""
+    place = torch.zeros(B, TEXT, 3)
+    place[..., 0] = seconds + 0.1 * torch.arange(TEXT)
+    return batch.replace(text=batch.text.replace(positions=place))
+
+
+def test_a_streamed_film_is_told_text_with_a_time():
+    model, batch = _model(Rule(), depth=2, timed_text=3), _said(_film_batch(), 1.3)
+    film = Film.of(batch, model.config.attention)
+    stream, heard = Stream(model, model.config, film, batch), []
+    for chunk in film.chunks:
+        whole = _levels(batch, chunk.index)
+        got, want = stream(chunk.take(whole)), chunk.of(model(whole))
+        for name in want:
+            torch.testing.assert_close(got[name], want[name], rtol=1e-4, atol=1e-5)
+        plain = chunk.of(model(whole.replace(text=_film_batch().text)))
+        heard.append(not torch.allclose(plain["audio"], want["audio"], atol=1e-3))
+        stream.advance(chunk.take(_levels(batch, chunk.index + 1)))
+    assert any(heard)
+
+
+def test_each_chunk_is_told_what_is_its_own():
+    """Of what earlier chunks were told nothing is left but what became of them: where one layer makes the past what it
+    is, a chunk is that of a film told so throughout."""
+    model, batch = _model(Rule(), depth=1), _film_batch()
+    told = [batch, _said(batch, 0.4), batch.replace(text=batch.text.replace(latent=-batch.text.latent))]
+    film = Film.of(batch, model.config.attention)
+    order = [told[min(at // 2, 2)] for at in range(len(film.chunks))]
+    calls = []
+
+    def network(part, cache):
+        calls.append(set(part.modalities()))
+        return model(part, cache)
+
+    stream, different = Stream(network, model.config, film, order), []
+    for chunk, mine in zip(film.chunks, order, strict=True):
+        got = stream(chunk.take(batch))
+        want = chunk.of(model(mine))
+        for name in want:
+            torch.testing.assert_close(got[name], want[name], rtol=1e-4, atol=1e-5)
+        different.append(not torch.allclose(chunk.of(model(batch))["audio"], want["audio"], atol=1e-3))
+        stream.advance(chunk.take(batch))
+    assert different == [mine is not batch for mine in order]
+    assert calls.count({"text"}) == 3  # nothing is told twice
+
+
+def test_what_is_told_first_may_be_nothing():
+    model, batch = _model(Rule(), depth=1), _film_batch()
+    silent = batch.replace(text=batch.text.replace(mask=torch.zeros_like(batch.text.mask)))
+    film = Film.of(batch, model.config.attention)
+    stream = Stream(model, model.config, film, [silent] + [batch] * (len(film.chunks) - 1))
+    for chunk, mine in zip(film.chunks, stream.told, strict=True):
+        for name, want in chunk.of(model(mine)).items():
+            torch.testing.assert_close(stream(chunk.take(batch))[name], want, rtol=1e-4, atol=1e-5)
+        stream.advance(chunk.take(batch))
+
+
+def test_text_with_a_time_is_on_the_clock_that_is_set_back():
+    """A film that began later, told then, is the end of one that began before and has been forgotten."""
+    model, batch = _model(Rule(), depth=1, timed_text=3), _film_batch()
+    film, history = Film.of(batch, model.config.attention), 3 * CHUNK
+    order = [_said(batch, 3.0 - film.clock(at, history)) for at in range(len(film.chunks))]
+    stream = Stream(model, model.config, film, order, history)
+    for position, chunk in enumerate(film.chunks):
+        got, oldest = stream(chunk.take(batch)), film.chunks[max(0, position - 2)].index
+
+        def begins_there(m, first=oldest):
+            return m.replace(mask=(m.positions[..., 0] / CHUNK).floor() >= first)
+
+        late = _said(batch, 3.0).replace(video=begins_there(batch.video), audio=begins_there(batch.audio))
+        for name, want in chunk.of(model(late)).items():
+            torch.testing.assert_close(got[name], want, rtol=1e-4, atol=1e-4)
+        stream.advance(chunk.take(batch))
+
+
 def test_the_clock_of_a_deep_cache_can_be_set_back():
     """Keys turned back in the cache are the keys of the same film begun later."""
     model, batch = _model(Rule()), _film_batch(text=False)
@@ -153,10 +229,9 @@ def test_what_cannot_be_streamed_is_refused():
     late = batch.video.replace(positions=batch.video.positions + torch.tensor([0.0, 1.0]).view(2, 1, 1))
     with pytest.raises(ModelError, match="one clock"):
         Film.of(batch.replace(video=late), model.config.attention)
-    told, film = replace(model.config, timed_text=3), Film.of(batch, model.config.attention)
-    Stream(model, told, film, batch)  # of text without times there is nothing to tell
-    said = batch.replace(text=batch.text.replace(positions=batch.text.positions + 0.5))
-    with pytest.raises(ModelError, match=r"text with a time.*model.timed_text"):
-        Stream(model, told, film, said)
+    film = Film.of(batch, model.config.attention)
+    for told in ([batch] * 3, [batch] * (len(film.chunks) - 1) + [batch.replace(text=None)]):
+        with pytest.raises(ModelError, match="is told by one batch for each, all of as many tokens"):
+            Stream(model, model.config, film, told)
     with pytest.raises(ModelError, match="do not fit"):
         model(batch.replace(text=None), KVCache(model.config, B, 10))
