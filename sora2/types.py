@@ -129,6 +129,11 @@ class VideoShape:
             raise ShapeError(f"fps={self.fps} must be positive")
 
     @property
+    def still(self) -> VideoShape:
+        """Of its first frame alone."""
+        return replace(self, frames=1)
+
+    @property
     def latent_frames(self) -> int:
         return 1 + (self.frames - 1) // self.temporal_stride
 

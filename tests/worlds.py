@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,8 +40,10 @@ def write_latents(
     caption: str = "clip number",
     silent: int | None = None,
     text_encoder: str = "bytes",
+    meta: Callable[[int], dict[str, str]] = lambda _: {},
 ) -> Path:
-    """`count` latent samples of random numbers; sample `broken` holds a NaN, every `silent`-th one has no sound."""
+    """`count` latent samples of random numbers; sample `broken` holds a NaN, every `silent`-th one has no sound.
+    `meta`: what KEY.json of a sample says besides."""
     codecs = load_codecs(codecs_folder / "video", codecs_folder / "audio", text_encoder, text_tokens)
     video = codecs.video_shape(FRAMES, SIZE, SIZE, FPS, patch_size=2)
     audio = codecs.audio_shape(video.seconds)
@@ -52,7 +55,8 @@ def write_latents(
             latent = torch.randn(video.latent_shape, generator=generator)
             if i == broken:
                 latent[0, 0, 0, 0] = float("nan")
-            meta = {
+            about = {
+                **meta(i),
                 "key": f"clip-{i:03d}", "caption": captions[i], "frames": FRAMES, "height": SIZE, "width": SIZE,
                 "fps": FPS, "samples": audio.samples, "sample_rate": RATE, "channels": 2,
                 "fingerprints": codecs.fingerprints(), "geometry": geometry(codecs),
@@ -61,8 +65,8 @@ def write_latents(
             tensors = {"video": latent, "audio": sound, "text": text[i][mask[i]]}
             if silent is not None and i % silent == 0:
                 del tensors["audio"]
-                meta |= {"samples": 0, "sample_rate": 0, "channels": 0}
-            writer.write(meta["key"], pack_latents(tensors, meta))
+                about |= {"samples": 0, "sample_rate": 0, "channels": 0}
+            writer.write(about["key"], pack_latents(tensors, about))
     return folder
 
 

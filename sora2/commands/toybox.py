@@ -59,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KIND[+KIND]",
         help=f"of {', '.join(CAPTIONS)}, several to be drawn by chance; default: those of the world",
     )
+    p.add_argument(
+        "--takes",
+        type=int,
+        default=1,
+        help="clips in a row that show one person (default 1), for data.datasets references",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--frames", type=int, default=33, help="1 + 4k for the video codec (default 33)")
     p.add_argument("--height", type=int, default=64)
@@ -107,7 +113,7 @@ def read_recipe(name: str, known: set[str]) -> dict[str, Any]:
 def world_config(args: argparse.Namespace, split: str) -> ToyboxConfig:
     fields = {
         name: getattr(args, name)
-        for name in ("seed", "frames", "height", "width", "fps", "sample_rate", "channels")
+        for name in ("seed", "takes", "frames", "height", "width", "fps", "sample_rate", "channels")
     }
     asked = ("scenes", "styles", "cameras", "pacings", "lights", "caption")
     fields |= {name: getattr(args, name) for name in asked if getattr(args, name) is not None}

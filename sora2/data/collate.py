@@ -62,6 +62,7 @@ def collate_latents(
     patch_size: int = 2,
     max_text_tokens: int = 0,
     dropped: Mapping[str, np.ndarray] | None = None,
+    references: Sequence[LatentSample | None] = (),
 ) -> Batch:
     """Clean tokens (noise level 0), float32, of samples that share a bucket.
 
@@ -69,6 +70,7 @@ def collate_latents(
     "audio": {latent_channels, hop_samples}, "text": {...}}.
     max_text_tokens: width of the padded text; 0 pads to the longest of the batch.
     dropped: modality -> (B,) bool; a dropped modality keeps its place with mask False and zero latents.
+    references: another clip of the same person for each sample, or None: its first picture and its sound.
     A stream that some samples lack is masked for those; one that all lack is None.
     """
     with_video = [s for s in samples if s.video is not None]
@@ -93,6 +95,7 @@ def collate_latents(
         video=video,
         audio=audio,
         text=_text(samples, max_text_tokens),
+        **_references(references, shape_v, shape_a),
         video_shape=shape_v,
         audio_shape=shape_a,
         keys=tuple(s.key for s in samples),
@@ -105,6 +108,23 @@ def collate_latents(
             if getattr(batch, name) is not None
         }
     )
+
+
+def _references(
+    samples: Sequence[LatentSample | None], video: VideoShape | None, audio: AudioShape | None
+) -> dict[str, Modality]:
+    """`reference_video` and `reference_audio` of companions of the sizes of a batch; what none has is left out."""
+    found = {}
+    pictures = _stack(
+        samples, lambda s: None if s is None or s.video is None else s.video[:, :1]
+    )  # (B, C, 1, h, w)
+    if pictures is not None and video is not None:
+        still = video.still
+        found["reference_video"] = _clean(still.tokenize(pictures[0]), pictures[1], still)
+    sounds = _stack(samples, lambda s: None if s is None else s.audio)  # (B, C, n)
+    if sounds is not None and audio is not None:
+        found["reference_audio"] = _clean(audio.tokenize(sounds[0]), sounds[1], audio)
+    return found
 
 
 def _drop(modality: Modality, rows: np.ndarray) -> Modality:

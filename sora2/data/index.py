@@ -38,6 +38,7 @@ class ShardEntry:
     offsets: list[list[int]]  # per sample, one per member of MEMBERS[kind]
     sizes: list[list[int]]
     checksums: list[list[int]]  # crc32
+    persons: list[str]  # who is in each; "" = nobody, or nobody knows
     info: dict[str, Any]  # "fingerprints", "geometry" of latent shards, from the first sample
 
 
@@ -94,6 +95,7 @@ def scan_shard(path: Path) -> ShardEntry:
         offsets=column[0],
         sizes=column[1],
         checksums=column[2],
+        persons=[str(metas[k].get("person", "")) for k in members],
         info={name: first_meta[name] for name in ("fingerprints", "geometry") if name in first_meta},
     )
 
@@ -112,6 +114,7 @@ class ShardIndex:
     offset: np.ndarray  # (n, members) int64
     size: np.ndarray  # (n, members) int64
     checksum: np.ndarray  # (n, members) uint32
+    persons: tuple[str, ...]  # (n,); () = nobody in any
     fingerprints: dict[str, str]  # of the codecs that made latents; {} for raw shards
     geometry: dict[str, Any]  # strides and channels of those codecs
 
@@ -135,6 +138,7 @@ class ShardIndex:
             digest.update(f"{shard['file']}:{shard['samples']};".encode())
         digest.update("\n".join(self.keys).encode())
         digest.update(repr(self.buckets).encode() + self.bucket.tobytes())
+        digest.update("\n".join(self.persons).encode())
         return digest.hexdigest()[:16]
 
     @classmethod
@@ -157,6 +161,7 @@ class ShardIndex:
         table = sorted({b for e in entries for b in e.buckets})
         number = {b: i for i, b in enumerate(table)}
         keys = tuple(k for e in entries for k in e.keys)
+        persons = tuple(p for e in entries for p in e.persons)
         if len(set(keys)) != len(keys):
             twice = next(k for k, count in Counter(keys).items() if count > 1)
             raise DataError(f"{folder}: key {twice!r} occurs twice; keys must be unique within a folder")
@@ -172,6 +177,7 @@ class ShardIndex:
             offset=np.array([o for e in entries for o in e.offsets], dtype=np.int64).reshape(-1, width),
             size=np.array([s for e in entries for s in e.sizes], dtype=np.int64).reshape(-1, width),
             checksum=np.array([c for e in entries for c in e.checksums], dtype=np.uint32).reshape(-1, width),
+            persons=persons if any(persons) else (),
             fingerprints=dict(entries[0].info.get("fingerprints", {})),
             geometry=dict(entries[0].info.get("geometry", {})),
         )
@@ -199,6 +205,7 @@ class ShardIndex:
                 "offset": self.offset.tolist(),
                 "size": self.size.tolist(),
                 "crc32": self.checksum.tolist(),
+                **({"person": list(self.persons)} if self.persons else {}),
             },
         }
         save_text(json.dumps(value) + "\n", path)
@@ -229,6 +236,7 @@ class ShardIndex:
                 offset=np.array(rows["offset"], dtype=np.int64),
                 size=np.array(rows["size"], dtype=np.int64),
                 checksum=np.array(rows["crc32"], dtype=np.uint32),
+                persons=tuple(rows.get("person", ())),
                 fingerprints=value["fingerprints"],
                 geometry=value["geometry"],
             )

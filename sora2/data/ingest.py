@@ -86,6 +86,7 @@ def _judge(span: Span, clip: Clip, config: IngestConfig) -> _Result:
     meta = {
         "licence": span.film.sidecar.licence,
         "source": span.film.sidecar.source,
+        **({} if span.film.sidecar.person is None else {"person": span.film.sidecar.person}),
         "file": span.film.path.name,
         "shot": span.shot,
         "start_seconds": span.start,

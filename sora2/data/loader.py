@@ -25,6 +25,7 @@ from sora2.data.datasets import LatentDataset, RawDataset
 from sora2.data.errors import DataError
 from sora2.data.order import SampleOrder, Stream, uniform
 from sora2.data.raw import FOREGROUND, STREAMS
+from sora2.data.references import References
 from sora2.data.resident import ResidentLatents
 from sora2.data.samples import LATENTS, Bucket
 from sora2.data.windows import WindowConfig, cut_windows, is_window_batch, mirror
@@ -32,7 +33,7 @@ from sora2.toybox.foreground import foreground
 from sora2.types import Clip
 
 _STATE_VERSION = 1
-_DROPPABLE = ("video", "audio", "text")
+_DROPPABLE = ("video", "audio", "text", "reference_video", "reference_audio")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class DatasetConfig:
     clips: int | None = None  # only its first so many, in the order of its shards; None = all
     # Latents: what is used of its clips. [audio] is sound alone, in batches of their own, at a third of the cost.
     streams: tuple[str, ...] = STREAMS
+    # Latents: share of its clips that lie beside another clip of their person, whose face and voice they are to have.
+    references: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -121,6 +124,8 @@ def build_loader(
             raise DataError(
                 f"data.datasets: streams={list(d.streams)} of {d.path} needs data.kind=latents and data.on_device=false"
             )
+        if d.references and config.kind != LATENTS:
+            raise DataError(f"data.datasets: references={d.references} of {d.path} needs data.kind=latents")
     if FOREGROUND in config.streams and "audio" not in config.streams:
         raise DataError(
             f"data.streams={list(config.streams)}: {FOREGROUND} needs audio, from which it is made"
@@ -267,7 +272,13 @@ class StatefulLoader:
             parts += ([d.clips for d in config.datasets],)
         if not all(d.whole for d in config.datasets):
             parts += ([sorted(d.streams) for d in config.datasets],)
+        if any(d.references for d in config.datasets):
+            parts += ([d.references for d in config.datasets],)
         self.identity = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        self.references = [
+            References(d.index, c.count(d), c.references, config.seed) if c.references else None
+            for c, d in zip(config.datasets, datasets, strict=True)
+        ]
         self.samples_seen = 0
         self.wait_seconds = 0.0
         self._ahead = 0  # where the next batch to be read starts
@@ -315,7 +326,7 @@ class StatefulLoader:
     def _read(self, batch_start: int, rows: list[tuple[int, int]]) -> Any:
         start = batch_start + self.rank * self.config.batch_size
         if self._resident is not None:
-            return self._resident.batch(rows, self._dropped(start, len(rows)))
+            return self._resident.batch(rows, self._dropped(start, len(rows)), self._companions(start, rows))
         samples = [self.datasets[d][i] for d, i in rows]
         if self.config.kind != LATENTS:
             clips = self._augment(samples, batch_start, start)
@@ -329,6 +340,9 @@ class StatefulLoader:
             patch_size=self.config.patch_size,
             max_text_tokens=self.config.max_text_tokens,
             dropped=self._dropped(start, len(rows)),
+            references=[
+                None if c is None else self.datasets[c[0]][c[1]] for c in self._companions(start, rows)
+            ],
         )
 
     def _dropped(self, start: int, count: int) -> dict[str, np.ndarray]:
@@ -338,6 +352,18 @@ class StatefulLoader:
             for name, p in self.config.drop.items()
             if p > 0
         }
+
+    def _companions(self, start: int, rows: list[tuple[int, int]]) -> list[tuple[int, int] | None]:
+        """(dataset, sample) of another clip of each sample's person; None where there is to be none."""
+        found: list[tuple[int, int] | None] = [None] * len(rows)
+        for number, references in enumerate(self.references):
+            if references is None:
+                continue
+            chosen = references.choose([i if d == number else -1 for d, i in rows], start)
+            found = [
+                old if other is None else (number, other) for old, other in zip(found, chosen, strict=True)
+            ]
+        return found
 
     def _augment(self, clips: list[Clip], batch_start: int, start: int) -> list[Clip]:
         config = self.config

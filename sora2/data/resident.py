@@ -17,8 +17,9 @@ from sora2.data.collate import collate_latents
 from sora2.data.datasets import LatentDataset
 from sora2.data.errors import DataError
 from sora2.data.parallel import map_ahead
+from sora2.data.raw import STREAMS
 from sora2.host import send
-from sora2.types import Batch, clean_modality
+from sora2.types import Batch, Modality, clean_modality
 
 #: Samples that are stacked at once when the datasets are read, and threads that read.
 CHUNK, READERS = 512, 8
@@ -104,8 +105,13 @@ class ResidentLatents:
         self.keys += part.keys
         self.captions += part.captions
 
-    def batch(self, rows: Sequence[tuple[int, int]], dropped: Mapping[str, np.ndarray]) -> Batch:
-        """Clean tokens, float32 on the device, of (dataset, sample) each."""
+    def batch(
+        self,
+        rows: Sequence[tuple[int, int]],
+        dropped: Mapping[str, np.ndarray],
+        references: Sequence[tuple[int, int] | None] = (),
+    ) -> Batch:
+        """Clean tokens, float32 on the device, of (dataset, sample) each. `references`: as in `collate_latents`."""
         numbers = [int(self.first[d]) + i for d, i in rows]
         index = torch.tensor(numbers)
         (there,) = send([index], self.device)
@@ -120,9 +126,32 @@ class ResidentLatents:
             own = stack.positions.ndim == 3
             positions = stack.positions.index_select(0, index) if own else stack.positions
             found[name] = clean_modality(latent, positions, mask)
+        found |= self._references(references, dropped)
         return Batch(
             **found,
             **self._shapes,
             keys=tuple(self.keys[i] for i in numbers),
             captions=tuple(self.captions[i] for i in numbers),
         )
+
+    def _references(
+        self, rows: Sequence[tuple[int, int] | None], dropped: Mapping[str, np.ndarray]
+    ) -> dict[str, Modality]:
+        """The first picture and the sound of the samples that others lie beside; nothing where there are none."""
+        present = torch.tensor([row is not None for row in rows])
+        if not present.any():
+            return {}
+        index = torch.tensor([0 if row is None else int(self.first[row[0]]) + row[1] for row in rows])
+        (there,) = send([index], self.device)
+        found = {}
+        for name in STREAMS:
+            stack = self._stacks[name]
+            count = self._shapes["video_shape"].still.tokens if name == "video" else stack.tokens.shape[1]
+            keep = present & ~torch.from_numpy(
+                dropped.get(f"reference_{name}", np.zeros(len(rows), dtype=bool))
+            )
+            latent = stack.tokens[:, :count].index_select(0, there).float()  # (B, N, C)
+            latent = latent * send([keep], self.device)[0][:, None, None]
+            mask = stack.mask[:, :count].index_select(0, index) & keep[:, None]  # (B, N)
+            found[f"reference_{name}"] = clean_modality(latent, stack.positions[:count], mask)
+        return found

@@ -40,6 +40,7 @@ class Sidecar:
     source: str | None = None
     shots: tuple[ShotCaption, ...] = ()
     speech: tuple[SpokenWord, ...] = ()
+    person: str | None = None  # who is seen and heard in all of it, by any name that no other person has
 
     def speech_between(self, start: float, end: float) -> list[tuple[str, float, float]]:
         """(word, start, end) of the words whose middle lies in [start, end), on the clock that begins there."""
@@ -76,7 +77,7 @@ def read_sidecar(video: Path, *, caption: str | None, licence: str | None, sourc
         except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
             raise DataError(
                 f"sidecar {structured} cannot be read: {error}. It may hold caption, licence, source and "
-                "shots: [{start, end, caption}], speech: [{word, start, end}]."
+                "shots: [{start, end, caption}], speech: [{word, start, end}], person."
             ) from error
     return Sidecar(
         caption=caption if found.caption is None else found.caption,
@@ -86,6 +87,7 @@ def read_sidecar(video: Path, *, caption: str | None, licence: str | None, sourc
         source=found.source if found.source is not None else (source if source is not None else video.name),
         shots=found.shots,
         speech=found.speech,
+        person=found.person,
     )
 
 

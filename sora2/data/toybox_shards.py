@@ -59,6 +59,8 @@ class ToyboxShards:
     def settings(self) -> dict[str, object]:
         """What shapes the bytes of a shard. `clips` is not among them: a world can grow."""
         what = {"command": "toybox", **asdict(self.config), "shard_size": self.shard_size}
+        if self.config.takes == 1:
+            del what["takes"]  # so is every world that was begun before there were more
         if self.encoding is None:
             return {**what, "crf": self.crf}
         dtype = str(self.encoding.dtype).removeprefix("torch.")

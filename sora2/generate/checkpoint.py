@@ -232,4 +232,5 @@ def make_world(checkpoint: Checkpoint, codecs: Codecs) -> World:
         sampling=checkpoint.sampling(),
         chunk_seconds=checkpoint.model.attention.chunk_seconds,
         reads_times=reads_times(codecs.text),
+        references=bool(checkpoint.config.get("references", False)),
     )

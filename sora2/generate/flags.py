@@ -21,6 +21,7 @@ EXAMPLES = """examples, each with --checkpoint DIR:
   sora2 sample --image start.png --out moving.mp4                     an image comes alive
   sora2 sample --video film.mp4 --extend --seconds 4 --out more.mp4   continue it (or --extend-backward)
   sora2 sample --story "0: a red ball" "4 cut: rain at night" --out story.mp4   a prompt for each scene
+  sora2 sample --cameo me.mp4 --consent "me" --prompt 'a face says "hello"' --out cameo.mp4   my face, my voice
   sora2 sample --video film.mp4 --loop --out loop.mp4                 a seamless loop
   sora2 sample --inbetween a.mp4 b.mp4 --seconds 1 --out joined.mp4   from one clip to another
   sora2 sample --video film.mp4 --mask 0.2,0.2,0.6,0.6 --out new.mp4  a region made anew
@@ -86,6 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     known = parser.add_argument_group("what is known already")
     add = known.add_argument
+    add(
+        "--cameo",
+        type=Path,
+        help="a person: the face in the first picture of a clip and the voice in its sound, or a picture or a sound",
+    )
+    add("--consent", help="with --cameo: who agreed to it, and where that is written; kept beside the clip")
     add("--image", type=Path, help="first frame")
     add("--video", type=Path, help="alone: make sound for it; with the flags below: continue or change it")
     add("--audio", type=Path, help="make pictures for it")
@@ -224,6 +231,8 @@ def make_request(args: argparse.Namespace, sampling: SamplingConfig) -> Request:
         video=args.video if args.inbetween is None else args.inbetween[0],
         video_end=None if args.inbetween is None else args.inbetween[1],
         audio=args.audio,
+        cameo=args.cameo,
+        consent=args.consent,
         extend="forward" if args.extend else "backward" if args.extend_backward else None,
         loop=args.loop,
         mask=args.mask,

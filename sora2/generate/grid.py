@@ -39,6 +39,7 @@ class World:
         None  # of a causal model: long clips are streamed, instead of cut into windows
     )
     reads_times: bool = False  # prompts may say when words are said
+    references: bool = False  # a person's face and voice may be given
 
     @property
     def causal(self) -> bool:

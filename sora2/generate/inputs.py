@@ -12,9 +12,12 @@ from torch import Tensor
 
 from sora2.generate.grid import Grid
 from sora2.generate.request import RequestError, Source
-from sora2.media import read_clip, resample_audio, to_channels
+from sora2.media import probe, read_clip, resample_audio, to_channels
 from sora2.media.picture import centre_crop_resize
 from sora2.types import Clip
+
+#: Endings of files that hold one picture.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,38 @@ def load_image(source: Source, grid: Grid, flag: str) -> Tensor:
             raise RequestError(f"{flag}: the clip has no pictures")
         return centre_crop_resize(source.video[:1], (grid.height, grid.width))
     return centre_crop_resize(_read_picture(source, flag, "RGB")[None], (grid.height, grid.width))
+
+
+def load_person(source: Source, grid: Grid, seconds: float, flag: str) -> Clip:
+    """A person's face (1, H, W, 3), the first picture of a clip or a picture, and voice, the first `seconds` of its
+    sound; a stream that the source lacks is None.
+
+    Raises:
+        RequestError: a picture that cannot be read. MediaError: another file that cannot be read.
+    """
+    if isinstance(source, Clip):
+        clip = conform(source, grid)
+    elif Path(source).suffix.lower() in PICTURES:
+        return Clip(video=load_image(source, grid, flag), fps=grid.fps)
+    else:
+        pictures = probe(source).has_video
+        clip = read_clip(
+            source,
+            fps=grid.fps if pictures else None,
+            size=(grid.height, grid.width) if pictures else None,
+            sample_rate=grid.sample_rate,
+            channels=grid.channels,
+            video=pictures,
+            audio="optional",
+        )
+    face = None if clip.video is None else clip.video[:1]
+    voice = None if clip.audio is None else clip.audio[:, : round(seconds * grid.sample_rate)]
+    return Clip(
+        video=face,
+        audio=voice,
+        fps=0.0 if face is None else grid.fps,
+        sample_rate=0 if voice is None else grid.sample_rate,
+    )
 
 
 def load_mask(mask: tuple[float, float, float, float] | Tensor | Path | str, grid: Grid) -> Tensor:

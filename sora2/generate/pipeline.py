@@ -116,13 +116,14 @@ class Pipeline:
         for i, w in waiting.items():
             for group in groups:
                 o = waiting[group[0]]
-                same = (o.frames, o.video, o.audio, o.grid, o.sampling, o.streamed) == (
+                same = (o.frames, o.video, o.audio, o.grid, o.sampling, o.streamed, o.person is None) == (
                     w.frames,
                     w.video,
                     w.audio,
                     w.grid,
                     w.sampling,
                     w.streamed,
+                    w.person is None,
                 )
                 if same and len(group) < self.batch_size:
                     group.append(i)
@@ -155,6 +156,7 @@ class Pipeline:
                 for n in shapes
             },
             **{f"{n}_shape": shape for n, shape in shapes.items()},
+            **self._references(windows, shapes),
         )
         prompts = [[w.prompt for w in windows]]
         if first.streamed:
@@ -230,6 +232,33 @@ class Pipeline:
                 if n in shapes:
                     clean[n][row] = shapes[n].tokenize(latent.float().to(self.device))
         return clean
+
+    def _references(self, windows: list[Window], shapes: dict[str, Any]) -> dict[str, Modality]:
+        """Faces and voices, padded where a window has none, or a shorter one; nothing where none has any."""
+        latents = [{} if w.person is None else self.codecs.encode_clip(w.person) for w in windows]
+        found = {}
+        for n in shapes:
+            rows: list[Tensor | None] = []
+            places: list[Tensor] = []
+            for w, latent in zip(windows, latents, strict=True):
+                if n not in latent:
+                    rows.append(None)
+                    continue
+                assert w.person is not None
+                shape = shapes[n].still if n == "video" else self.codecs.audio_shape(w.person.audio_seconds)
+                rows.append(shape.tokenize(latent[n].float()))  # (n, C)
+                places.append(shape.positions())
+            if places:
+                longest = max(places, key=len)
+                tokens = torch.zeros(len(rows), len(longest), shapes[n].token_width)
+                mask = torch.zeros(len(rows), len(longest), dtype=torch.bool)
+                for row, given in enumerate(rows):
+                    if given is not None:
+                        tokens[row, : len(given)], mask[row, : len(given)] = given, True
+                found[f"reference_{n}"] = clean_modality(
+                    tokens.to(self.device), longest, mask.to(self.device)
+                )
+        return found
 
     def _told(self, windows: list[Window], film: Film) -> list[list[str]]:
         """Of each chunk of a film what the windows are told, on the clock of the chunk."""

@@ -17,7 +17,15 @@ from torch import Tensor
 from sora2.codecs.quotes import said_between, with_natural_times
 from sora2.generate.canvas import Canvas, concatenate
 from sora2.generate.grid import Grid, World
-from sora2.generate.inputs import Film, fit_samples, load_audio, load_image, load_mask, load_video
+from sora2.generate.inputs import (
+    Film,
+    fit_samples,
+    load_audio,
+    load_image,
+    load_mask,
+    load_person,
+    load_video,
+)
 from sora2.generate.long import Chunk, backward_chunks, forward_chunks, streamed_chunk
 from sora2.generate.request import Request, RequestError, SamplingConfig, Source, resolve_task
 from sora2.generate.story import Scene, scenes
@@ -53,6 +61,7 @@ class Window:
     script: tuple[
         Line, ...
     ]  # one line, of words with a time those that are said in it; or, where streamed, several
+    person: Clip | None  # whose face and voice it is to have
     streamed: bool  # chunk after chunk by a causal model, each told the line of its time
     negative_prompt: str | None
     seed: int
@@ -89,6 +98,7 @@ class _Planner:
         fps = base.fps if request.fps is None else request.fps
         self.grid = Grid(height, width, fps, base.sample_rate, base.channels)
         self.sampling = world.sampling if request.sampling is None else request.sampling
+        self.person = self._person()
 
     def run(self) -> Plan:
         work = getattr(self, f"_{self.task}", None)
@@ -98,6 +108,16 @@ class _Planner:
             key=self.request.key,
             meta={"task": self.task, "seed": self.request.seed},
         )
+
+    def _person(self) -> Clip | None:
+        if self.request.cameo is None:
+            return None
+        if not self.world.references:
+            raise RequestError(
+                "--cameo: this checkpoint has learned nothing of references; train with `references` of a dataset "
+                "(data.datasets, docs/training.md)"
+            )
+        return load_person(self.request.cameo, self.grid, self.world.seconds, "--cameo")
 
     def _last_card(self) -> int:
         """The frame at which it begins."""
@@ -140,6 +160,7 @@ class _Planner:
             audio=canvas.audio is not None,
             grid=self.grid,
             script=script,
+            person=self.person,
             streamed=streamed,
             negative_prompt=self.request.negative_prompt,
             seed=seed,

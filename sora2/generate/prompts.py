@@ -58,6 +58,8 @@ PER_CLIP = frozenset(
         "image",
         "video",
         "audio",
+        "cameo",
+        "consent",
         "extend",
         "extend_backward",
         "loop",

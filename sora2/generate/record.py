@@ -38,7 +38,7 @@ def check_writable(outs: list[Path], overwrite: bool) -> None:
 def describe(request: Request, clip: Clip, info: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
     """The JSON of one sample."""
     fields = to_mapping(request)
-    for name in ("image", "video", "video_end", "audio", "mask"):
+    for name in ("image", "video", "video_end", "audio", "cameo", "mask"):
         value = fields[name]
         if isinstance(value, dict):  # a clip in memory
             fields[name] = f"clip {value['key']!r}"

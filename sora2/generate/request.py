@@ -93,6 +93,8 @@ class Request:
     audio: Source | None = None
     extend: str | None = None  # "forward" or "backward"
     loop: bool = False
+    cameo: Source | None = None  # a person: the first picture and the sound of a clip, or one of the two
+    consent: str | None = None  # who agreed that `cameo` is used; kept with the clip
     mask: tuple[float, float, float, float] | Tensor | Path | None = (
         None  # y0, x0, y1, x1 in 0..1, or (H, W) bool
     )
@@ -123,6 +125,13 @@ class Request:
             raise RequestError(
                 f"--time-span {self.time_span[0]}:{self.time_span[1]} must be two times, the earlier first"
             )
+        if self.cameo is not None and not (self.consent and self.consent.strip()):
+            raise RequestError(
+                "--cameo puts a person's face and voice into the clip: say with --consent who agreed to it, and where "
+                "that is written; it is kept beside the clip"
+            )
+        if self.consent is not None and self.cameo is None:
+            raise RequestError("--consent is about a person: name a clip of theirs with --cameo")
         if self.story and self.story[0].start != 0:
             raise RequestError(
                 f"--story: its first card begins at {self.story[0].start:g} s, where it must be 0"

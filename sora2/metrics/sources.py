@@ -194,7 +194,13 @@ def generated_items(
         for start in range(0, len(missing), pipeline.batch_size):
             group = missing[start : start + pipeline.batch_size]
             requests = [
-                Request(prompt=clip.caption, seed=seed, sampling=sampling, **CONDITIONS[task](clip, stride))
+                Request(
+                    prompt=clip.caption,
+                    seed=seed,
+                    sampling=sampling,
+                    **CONDITIONS[task](clip, stride),
+                    **_cameo(clip, pipeline),
+                )
                 for clip, seed in group
             ]
             for (source, seed), made in zip(group, pipeline.generate(requests), strict=True):
@@ -206,6 +212,14 @@ def generated_items(
                 found[source.key, seed] = _kept(path, source, seed, truth)
                 bar.update()
     return [found[clip.key, seed] for clip, seed in wanted]
+
+
+def _cameo(clip: Clip, pipeline: Pipeline | Cascade) -> dict[str, Any]:
+    """The first enrolment clip of the person who is to be in it, where the checkpoint knows what to do with one."""
+    enrolled = clip.meta.get("enrolment", ())
+    if not enrolled or not pipeline.world.references:
+        return {}
+    return {"cameo": enrolled[0], "consent": "enrolment of the evaluation"}
 
 
 def _path(folder: Path, source: Clip, seed: int) -> Path:

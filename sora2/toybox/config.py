@@ -81,6 +81,9 @@ class ToyboxConfig:
     obstacles: tuple[str, ...] = ("none",)
     rolling: bool = False  # balls on the floor roll with friction and are heard; else they glide, silent
     caption: str = "sentence"
+    takes: int = (
+        1  # clips in a row that show one person, in the scenes and splits where each has one of its own
+    )
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)
@@ -97,6 +100,7 @@ class ToyboxConfig:
                 raise ToyboxError(f"{name} is empty: choose from {', '.join(choices)}")
             for value in values:
                 check_choice(name, value, choices)
+        check_range("takes", self.takes, 1)
         check_range("frames", self.frames, 1, 100_000)
         check_range("height", self.height, 16, 1024)
         check_range("width", self.width, 16, 1024)

@@ -78,14 +78,16 @@ def identity_of(config: ToyboxConfig, index: int) -> tuple[Identity, dict[str, A
     """The identity of clip `index`, and what truth says of it.
 
     In `cameo` clips 4i to 4i + 3 show the held-out identity i: three enrolment takes, then the target. In the
-    other splits every clip draws its own.
+    other splits every clip draws its own, or every `takes` of them.
     """
     cameo = config.split == "cameo"
-    number = index // CLIPS_PER_CAMEO if cameo else index
+    number = index // (CLIPS_PER_CAMEO if cameo else config.takes)
     identity = draw_identity(
         stream(config.seed, config.split, "identity", number, "identity"), held_out=cameo
     )
     truth = identity.truth() | {"number": number}
+    if cameo or config.takes > 1:
+        truth["person"] = f"{config.seed}-{config.split}-{number}"
     if cameo:
         take = index % CLIPS_PER_CAMEO
         truth |= {"take": take, "role": "target" if take == CLIPS_PER_CAMEO - 1 else "enrolment"}

@@ -115,7 +115,7 @@ class Toybox:
             sample_rate=config.sample_rate,
             caption=truth["caption"],
             key=key,
-            meta={"truth": truth, "licence": "CC0-1.0", "source": "toybox"},
+            meta={"truth": truth, "licence": "CC0-1.0", "source": "toybox", **person(truth)},
         )
 
     def clips(self, indices: Iterable[int]) -> list[Clip]:
@@ -150,6 +150,12 @@ def prompt(config: ToyboxConfig, scene: Scene, index: int, truth: dict[str, Any]
     if isinstance(scene, Prompted):
         return scene.prompt(truth, rng)
     return everyday_prompt(scene.phrases(truth, rng), controls_of(truth), rng)
+
+
+def person(truth: dict[str, Any]) -> dict[str, str]:
+    """Who is in the clip, where others show the same."""
+    name = truth.get("identity", {}).get("person")
+    return {} if name is None else {"person": name}
 
 
 def _caption_kind(config: ToyboxConfig, name: str, index: int) -> str:

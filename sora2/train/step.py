@@ -201,13 +201,24 @@ def _count(config: TrainConfig) -> _Count:
     settings = model_config(config, codecs)
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps, patch_size=settings.patch_size)
     audio = codecs.audio_shape(video.seconds)
-    tokens = {"text": codecs.text.max_tokens, "video": video.tokens, "audio": audio.tokens}
-    places = {"text": torch.zeros(tokens["text"], 3), "video": video.positions(), "audio": audio.positions()}
-    empty = {name: clean_modality(torch.zeros(1, n, 1), places[name]) for name, n in tokens.items()}
+    places = {
+        "text": torch.zeros(codecs.text.max_tokens, 3),
+        "video": video.positions(),
+        "audio": audio.positions(),
+    }
+    if _has_references(config):
+        places |= {"reference_video": video.still.positions(), "reference_audio": audio.positions()}
+    tokens = {name: len(place) for name, place in places.items()}
+    empty = {name: clean_modality(torch.zeros(1, len(place), 1), place) for name, place in places.items()}
     pairs = attention_pairs(settings, Batch(**empty, video_shape=video, audio_shape=audio))  # type: ignore[arg-type]
     flops = 3 * forward_flops(settings, tokens, attention_pairs=pairs)
     dense = settings.depth * sum(tokens.values()) ** 2
     return _Count(settings, tokens, dense if pairs is None else sum(pairs), flops)
+
+
+def _has_references(config: TrainConfig) -> bool:
+    """Whether some of its clips lie beside another clip of their person."""
+    return any(d.references > 0 for d in loader_config(config).datasets)
 
 
 def flops_per_sample(config: TrainConfig) -> float:
@@ -225,6 +236,7 @@ def build(config: TrainConfig, fingerprints: dict[str, str]) -> DiffusionRecipe:
         "codecs": {**to_mapping(config.codecs), "fingerprints": fingerprints},
         "clip": to_mapping(config.clip),
         "diffusion": to_mapping(diffusion),
+        "references": _has_references(config),
         "sampling": config.sampling,
     }
     stored = getattr(torch, config.trainer.export_dtype)

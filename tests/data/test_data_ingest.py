@@ -128,13 +128,16 @@ def test_clips_keep_their_shape_caption_licence_and_source(folder, tmp_path):
 def test_words_of_a_film_go_to_the_clips_in_which_they_are_said(folder, tmp_path):
     words = [("Hello,", 0.1, 0.4), ("you", 0.7, 0.8), ("there", 1.6, 1.9)]
     speech = [{"word": word, "start": start, "end": end} for word, start, end in words]
-    (folder / "sub" / "two.json").write_text(json.dumps({"caption": "two", "speech": speech}))
+    (folder / "sub" / "two.json").write_text(
+        json.dumps({"caption": "two", "speech": speech, "person": "anna"})
+    )
     ingest.main([str(folder), "--out", str(tmp_path / "out"), *FLAGS])
     dataset = RawDataset(tmp_path / "out" / "train")
     clips = {c.key: c for c in (dataset[i] for i in range(len(dataset)))}
     first, second, later = (clips[f"sub_two-{place}"] for place in ("s0000-c000", "s0000-c001", "s0001-c000"))
     assert first.caption == 'two, says "Hello,"' and second.caption == 'two, says "you"'
     begin = second.meta["start_seconds"]
+    assert second.meta["person"] == "anna"
     assert second.meta["speech"] == [
         ["you", pytest.approx(0.7 - begin, abs=1e-3), pytest.approx(0.8 - begin, abs=1e-3)]
     ]
