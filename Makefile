@@ -84,7 +84,7 @@ train-words: data-toybox
 
 data-whole: $(STAMP)
 	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --out data/shards/toybox_s_latents --workers $(WORKERS) --device $(DEVICE)
-	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --scenes talk --seed 77 --clips 12288 --validation-clips 0 --out data/shards/talk_s_latents --workers $(WORKERS) --device $(DEVICE)
+	$(VENV)/bin/sora2 toybox --latents --recipe toybox_s_latents --scenes talk --takes 4 --seed 77 --clips 12288 --validation-clips 0 --out data/shards/talk_s_latents --workers $(WORKERS) --device $(DEVICE)
 
 train-whole: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s $(TRAIN)

@@ -45,7 +45,8 @@ class DatasetConfig:
     clips: int | None = None  # only its first so many, in the order of its shards; None = all
     # Latents: what is used of its clips. [audio] is sound alone, in batches of their own, at a third of the cost.
     streams: tuple[str, ...] = STREAMS
-    # Latents: share of its clips that lie beside another clip of their person, whose face and voice they are to have.
+    # Latents: share of its clips that lie beside another clip of their person, whose face and voice they are to have;
+    # in batches of their own, so that others have no room for references to compute.
     references: float = 0.0
 
     @property
@@ -236,6 +237,7 @@ def _streams(
         groups: dict[str, list[int]] = {}
         for i, bucket in enumerate(dataset.index.buckets):
             name = names[bucket] if config.whole else f"{bucket.only(config.streams)} alone"
+            name += ", beside references" if config.references else ""
             groups.setdefault(name, []).append(i)
         for name, members in sorted(groups.items()):
             rows = np.flatnonzero(np.isin(dataset.index.bucket[:total], members))

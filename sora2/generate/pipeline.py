@@ -98,24 +98,26 @@ class Pipeline:
         finished: dict[int, Clip] = {}
         waiting = {i: next(p) for i, p in enumerate(plans)}
         while waiting:
-            made: dict[int, Clip] = {}
-            for group in self._groups(waiting):
-                windows = [waiting[i] for i in group]
+            asked = {(i, k): window for i, windows in waiting.items() for k, window in enumerate(windows)}
+            made: dict[tuple[int, int], Clip] = {}
+            for group in self._groups(asked):
+                windows = [asked[place] for place in group]
                 made.update(zip(group, self._sample(windows, progress, on_step), strict=True))
-            waiting = {}
-            for i, clip in made.items():
+            going_on: dict[int, list[Window]] = {}
+            for i, windows in waiting.items():
                 try:
-                    waiting[i] = plans[i].send(clip)
+                    going_on[i] = plans[i].send([made[i, k] for k in range(len(windows))])
                 except StopIteration as done:
                     finished[i] = done.value
+            waiting = going_on
         return [finished[i] for i in range(len(plans))]
 
-    def _groups(self, waiting: dict[int, Window]) -> list[list[int]]:
-        """Requests whose windows fit into one batch, at most `batch_size` each."""
-        groups: list[list[int]] = []
-        for i, w in waiting.items():
+    def _groups(self, asked: dict[tuple[int, int], Window]) -> list[list[tuple[int, int]]]:
+        """Windows that fit into one batch, at most `batch_size` each."""
+        groups: list[list[tuple[int, int]]] = []
+        for i, w in asked.items():
             for group in groups:
-                o = waiting[group[0]]
+                o = asked[group[0]]
                 same = (o.frames, o.video, o.audio, o.grid, o.sampling, o.streamed, o.person is None) == (
                     w.frames,
                     w.video,

@@ -1,15 +1,15 @@
 """A request as a sequence of windows: each asks the model for one stretch of the clip, and is told what was
 made.
 
-`plan(request, world)` is a generator: it yields `Window`s, is sent the decoded clip of each, and returns the
-finished clip. The pipeline runs many plans side by side and batches their windows.
+`plan(request, world)` is a generator: it yields `Window`s that do not wait for each other, is sent their decoded clips,
+and returns the finished clip. The pipeline runs many plans side by side and batches their windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class Window:
         return [line.prompt for line in self.script if line.chunk(seconds) <= chunk][-1]
 
 
-Plan = Generator[Window, Clip, Clip]
+Plan = Generator[list[Window], list[Clip], Clip]
 
 
 def plan(request: Request, world: World) -> Plan:
@@ -203,20 +203,27 @@ class _Planner:
         )  # 0 is for the window that continues nothing
         story = scenes(self.request, canvas.frames, self.grid)
         scripts = [self._script(chunk, story) for chunk in chunks]
-        for index, (chunk, (script, streamed)) in enumerate(zip(chunks, scripts, strict=True), first):
-            known = chunk.known_frames / self.grid.fps
+
+        def window(number: int) -> Window:
+            chunk, (script, streamed) = chunks[number], scripts[number]
+            index = first + number
             if index == 0:
                 task, extent = first_task, arguments
             elif chunk.suffix:
                 begin = (chunk.frames - chunk.known_frames) / self.grid.fps
                 task, extent = "extend_backward", {"suffix_seconds": begin}
             elif chunk.known_frames:
-                task, extent = later, {"prefix_seconds": known}
+                task, extent = later, {"prefix_seconds": chunk.known_frames / self.grid.fps}
             else:
                 task, extent = shot, arguments if given else {}
             source = canvas.window(chunk.start, chunk.frames)
             where = (chunk.frames, source, canvas, chunk.start, index, script, streamed)
-            canvas.write(chunk.start, (yield self._window(task, *where, **extent)), chunk.end)
+            return self._window(task, *where, **extent)
+
+        for together in _waves(chunks):
+            made = yield [window(number) for number in together]
+            for number, clip in zip(together, made, strict=True):
+                canvas.write(chunks[number].start, clip, chunks[number].end)
         return canvas.clip()
 
     def _free(self) -> Plan:
@@ -287,7 +294,7 @@ class _Planner:
         """Frames to add to a source: --seconds, or half a window."""
         return (self.world.frames - 1) // 2 if self.request.seconds is None else self._seconds()
 
-    def _between(self, first: Film, second: Film) -> Generator[Window, Clip, Film]:
+    def _between(self, first: Film, second: Film) -> Generator[list[Window], list[Clip], Film]:
         """The frames between two clips: as much of both as fits into one window stands around the gap."""
         gap, stride = self._added(), self.world.temporal_stride
         room = self.world.frames - gap
@@ -313,7 +320,8 @@ class _Planner:
             prefix_seconds=before / self.grid.fps,
             suffix_seconds=(before + gap) / self.grid.fps,
         )
-        canvas.write(0, (yield window))
+        (made,) = yield [window]
+        canvas.write(0, made)
         return canvas.film(before, before + gap)
 
     def _loop(self) -> Plan:
@@ -357,7 +365,8 @@ class _Planner:
         window = self._window(
             "inpaint", frames, source, canvas, start, region=region, video_span=times, audio_span=sound
         )
-        canvas.write(start, (yield window))
+        (made,) = yield [window]
+        canvas.write(start, made)
         return canvas.clip()
 
     def _around(self, first: int, last: int, total: int) -> tuple[int, int]:
@@ -381,7 +390,8 @@ class _Planner:
         source = canvas.window(0, frames)
         canvas.forget(0, total)
         strength = torch.tensor(self.request.strength)
-        canvas.write(0, (yield self._window("remix", frames, source, canvas, 0, strength=strength)))
+        (made,) = yield [self._window("remix", frames, source, canvas, 0, strength=strength)]
+        canvas.write(0, made)
         return canvas.clip()
 
     def _source(self, name: str) -> Source:
@@ -396,6 +406,16 @@ class _Planner:
         if self.request.seconds is None:
             return film
         return film.cut(min(film.frames, self._seconds()), self.grid)
+
+
+def _waves(chunks: list[Chunk]) -> list[list[int]]:
+    """Numbers of chunks that can be made at once: the first of every shot, then the second of those that have one."""
+    shots: list[list[int]] = []
+    for number, chunk in enumerate(chunks):
+        if chunk.known_frames == 0 or not shots:
+            shots.append([])
+        shots[-1].append(number)
+    return [[number for number in wave if number is not None] for wave in zip_longest(*shots)]
 
 
 def _check_chunks(script: tuple[Line, ...], seconds: float) -> None:

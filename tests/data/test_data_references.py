@@ -76,6 +76,23 @@ def test_the_share_is_honoured_and_none_costs_nothing(people):
         assert next(loader).modalities().keys() == {"text", "video", "audio"}
 
 
+def test_clips_with_references_fill_batches_of_their_own(people, tmp_path):
+    others = write_latents(tmp_path / "others", [latent_meta(f"n{i:03d}") for i in range(20)])
+    datasets = (
+        DatasetConfig(str(people), references=1.0, weight=0.4),
+        DatasetConfig(str(others), weight=0.6),
+    )
+    beside = []
+    with build_loader(replace(config(people), datasets=datasets)) as loader:
+        for _ in range(50):
+            batch = next(loader)
+            of_people = {key.startswith("k") for key in batch.keys}
+            assert len(of_people) == 1
+            beside.append(of_people.pop())
+            assert beside[-1] or batch.modalities().keys() == {"text", "video", "audio"}
+    assert 0.3 < sum(beside) / len(beside) < 0.5
+
+
 def test_companions_depend_on_the_place_alone(people):
     alone = pairs(build_loader(config(people, references=0.7, workers=0)))
     assert pairs(build_loader(config(people, references=0.7, workers=3))) == alone

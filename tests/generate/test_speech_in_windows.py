@@ -21,14 +21,14 @@ CLIP = Clip(torch.zeros(33, 16, 16, 3, dtype=torch.uint8), torch.zeros(1, 3300),
 def windows(request: Request, world: World = WORLD) -> list[Window]:
     steps, found = plan(request, world), []
     try:
-        window = next(steps)
+        (window,) = next(steps)
         while True:
             found.append(window)
             n = window.frames
             made = Clip(
                 torch.zeros(n, 16, 16, 3, dtype=torch.uint8), torch.zeros(1, GRID.samples(n)), 8.0, 800
             )
-            window = steps.send(made)
+            (window,) = steps.send([made])
     except StopIteration:
         return found
 

@@ -29,12 +29,14 @@ def made_by(request: Request, world: World = WORLD) -> tuple[list[Window], Clip]
     """The windows of a request, and its clip, where window k makes pictures of value k + 1."""
     steps, found = plan(request, world), []
     try:
-        window = next(steps)
+        windows = next(steps)
         while True:
-            found.append(window)
-            n = window.frames
-            pictures = torch.full((n, 16, 16, 3), len(found), dtype=torch.uint8)
-            window = steps.send(Clip(pictures, torch.zeros(1, GRID.samples(n)), 8.0, 800))
+            made = []
+            for window in windows:
+                found.append(window)
+                pictures = torch.full((window.frames, 16, 16, 3), len(found), dtype=torch.uint8)
+                made.append(Clip(pictures, torch.zeros(1, GRID.samples(window.frames)), 8.0, 800))
+            windows = steps.send(made)
     except StopIteration as done:
         return found, done.value
 
@@ -51,13 +53,26 @@ def test_every_frame_is_made_by_the_card_of_its_time():
     assert len({w.seed for w in windows}) == len(windows)
 
 
+def test_shots_are_made_side_by_side_and_are_what_they_are_one_by_one(streaming):
+    """Shots that wait for nothing share a batch; a clip does not depend on how many fit into one."""
+    story = Request(story=parse_cards(("0: rain", "2 cut: snow", "4.5 cut: hail", "6: rain")), seconds=7.0)
+    sizes = []
+    together = streaming.generate([story], on_step=lambda _, windows: sizes.append(len(windows)))[0]
+    assert max(sizes) > 1
+    alone = Pipeline(streaming.model, streaming.codecs, streaming.world, batch_size=1)
+    one_by_one = alone.generate([story], on_step=lambda _, windows: sizes.append(-len(windows)))[0]
+    assert min(sizes) == -1
+    assert (together.video.int() - one_by_one.video.int()).abs().max() <= 1
+    torch.testing.assert_close(together.audio, one_by_one.audio, atol=1e-4, rtol=1e-4)
+
+
 def test_a_card_goes_on_from_what_was_and_a_cut_does_not():
     windows, _ = made_by(Request(story=parse_cards(("0: one", "1.5: two", "3 cut: three", "4: four"))))
     tasks = [(w.prompt, w.task) for w in windows]
     assert list(dict.fromkeys(tasks)) == [
         ("one", "text_to_av"),
+        ("three", "text_to_av"),  # waits for nothing
         ("two", "extend_forward"),
-        ("three", "text_to_av"),
         ("four", "extend_forward"),
     ]
     four = next(w for w in windows if w.prompt == "four")
