@@ -44,6 +44,12 @@ WHOLE_PROMPTS = [
     "a car drives past from left to right",
     "a pencil sketch of a bouncing blue ball",
 ]
+WHOLE_STORY = (
+    "0: a red ball bounces, oil painting",
+    "2 cut: rain and thunder at night, oil painting",
+    "4 cut: a car drives past from left to right, oil painting",
+    '6 cut: a happy face says "hello", oil painting',
+)
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -76,7 +82,8 @@ def build_page(
     add_clips(page, shipped)
     page.section(
         "The whole toy world",
-        f"Sampled from {WHOLE}, which knows every scene and style, and none of them as well as the other knows balls.",
+        f"Sampled from {WHOLE}, which knows every scene and style, and none of them as well as the other knows balls. "
+        "The last clip is told in four cards, with cuts between them.",
     )
     add_clips(page, whole)
     page.section("The data", "Real held-out clips of the toy world; the sound is on them.")
@@ -96,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training")
+    parser.add_argument("--minutes", type=float, default=3.5, help="of training")
     parser.add_argument("--clips", type=int, default=1024, help="training clips to generate")
     parser.add_argument("--prompt", help="what the shipped checkpoint shows first")
     parser.add_argument("--fresh", action="store_true", help="delete runs/demo first")
@@ -106,7 +113,7 @@ def main() -> int:
     steps = Steps()
     prompts = [*([args.prompt] if args.prompt else []), *PROMPTS]
     shipped = sample_prompts(steps, SHIPPED, OUT / "shipped", prompts)
-    whole = sample_prompts(steps, WHOLE, OUT / "whole", WHOLE_PROMPTS)
+    whole = sample_prompts(steps, WHOLE, OUT / "whole", WHOLE_PROMPTS, WHOLE_STORY)
     steps.run(
         "generate shards of the toy world", "toybox", "--out", OUT / "shards", "--clips", args.clips,
         "--validation-clips", 32, "--test-clips", 16, "--workers", 2,

@@ -101,9 +101,16 @@ def sample_tasks(
     )
 
 
-def sample_prompts(steps: Steps, checkpoint: Path, out: Path, prompts: list[str]) -> dict[str, Path]:
-    """Text to audio-video with the checkpoint's own settings; prompt -> mp4."""
-    lines = {p: {"name": f"prompt-{i}", "prompt": p, "seed": i} for i, p in enumerate(prompts)}
+def sample_prompts(
+    steps: Steps, checkpoint: Path, out: Path, prompts: list[str], story: tuple[str, ...] = ()
+) -> dict[str, Path]:
+    """Text to audio-video with the checkpoint's own settings, and one clip told in the cards of `story`; what was told
+    -> mp4."""
+    lines: dict[str, dict[str, Any]] = {
+        p: {"name": f"prompt-{i}", "prompt": p, "seed": i} for i, p in enumerate(prompts)
+    }
+    if story:
+        lines[" | ".join(story)] = {"name": "story", "story": list(story)}
     return _sample(steps, f"sample from {checkpoint}", checkpoint, out, lines)
 
 
