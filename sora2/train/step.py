@@ -156,13 +156,19 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     clip, count = config.clip, _count(config)
     density = count.pairs / (count.settings.depth * sum(count.tokens.values()) ** 2)
     chunk, total = count.settings.attention.chunk_seconds, sum(count.tokens.values())
+    beside = sum(_count(config, references=True).tokens.values()) - total
+    more = (
+        f", and {beside} of a person's face and voice where clips have references"
+        if _has_references(config)
+        else ""
+    )
     return [
         ("model", f"{count_parameters(count.settings) / 1e6:.1f} M parameters"),
         ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
-        ("tokens", f"{total} = " + " + ".join(f"{n} {name}" for name, n in count.tokens.items())),
+        ("tokens", f"{total} = " + " + ".join(f"{n} {name}" for name, n in count.tokens.items()) + more),
         ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
         ("compute", f"{count.flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
-        ("memory", _memory(config, count)),
+        ("memory", _memory(config, _count(config, references=True) if _has_references(config) else count)),
     ]  # fmt: skip
 
 
@@ -196,7 +202,7 @@ class _Count:
     flops: float  # of a sample, forward and backward
 
 
-def _count(config: TrainConfig) -> _Count:
+def _count(config: TrainConfig, references: bool = False) -> _Count:
     clip, codecs = config.clip, open_codecs(config)
     settings = model_config(config, codecs)
     video = codecs.video_shape(clip.frames, clip.height, clip.width, clip.fps, patch_size=settings.patch_size)
@@ -206,7 +212,7 @@ def _count(config: TrainConfig) -> _Count:
         "video": video.positions(),
         "audio": audio.positions(),
     }
-    if _has_references(config):
+    if references:
         places |= {"reference_video": video.still.positions(), "reference_audio": audio.positions()}
     tokens = {name: len(place) for name, place in places.items()}
     empty = {name: clean_modality(torch.zeros(1, len(place), 1), place) for name, place in places.items()}
