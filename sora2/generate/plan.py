@@ -58,9 +58,8 @@ class Window:
     video: bool  # which streams are there
     audio: bool
     grid: Grid
-    script: tuple[
-        Line, ...
-    ]  # one line, of words with a time those that are said in it; or, where streamed, several
+    # one line, of words with a time those that are said in it; or, where streamed, one for each card
+    script: tuple[Line, ...]
     person: Clip | None  # whose face and voice it is to have
     streamed: bool  # chunk after chunk by a causal model, each told the line of its time
     negative_prompt: str | None
@@ -198,9 +197,8 @@ class _Planner:
         given = first_task in ("video_to_audio", "audio_to_video")
         later = first_task if given else "extend_forward"
         shot = first_task if given or first_task == "audio_only" else "text_to_av"
-        first = (
-            0 if chunks and chunks[0].known_frames == 0 else 1
-        )  # 0 is for the window that continues nothing
+        # number 0 is for the window that continues nothing
+        first = 0 if chunks and chunks[0].known_frames == 0 else 1
         story = scenes(self.request, canvas.frames, self.grid)
         scripts = [self._script(chunk, story) for chunk in chunks]
 
