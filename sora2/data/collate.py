@@ -115,9 +115,8 @@ def _references(
 ) -> dict[str, Modality]:
     """`reference_video` and `reference_audio` of companions of the sizes of a batch; what none has is left out."""
     found = {}
-    pictures = _stack(
-        samples, lambda s: None if s is None or s.video is None else s.video[:, :1]
-    )  # (B, C, 1, h, w)
+    # (B, C, 1, h, w)
+    pictures = _stack(samples, lambda s: None if s is None or s.video is None else s.video[:, :1])
     if pictures is not None and video is not None:
         still = video.still
         found["reference_video"] = _clean(still.tokenize(pictures[0]), pictures[1], still)

@@ -362,9 +362,9 @@ class StatefulLoader:
             if references is None:
                 continue
             chosen = references.choose([i if d == number else -1 for d, i in rows], start)
-            found = [
-                old if other is None else (number, other) for old, other in zip(found, chosen, strict=True)
-            ]
+            for row, other in enumerate(chosen):
+                if other is not None:
+                    found[row] = (number, other)
         return found
 
     def _augment(self, clips: list[Clip], batch_start: int, start: int) -> list[Clip]:

@@ -114,19 +114,14 @@ class Pipeline:
 
     def _groups(self, asked: dict[tuple[int, int], Window]) -> list[list[tuple[int, int]]]:
         """Windows that fit into one batch, at most `batch_size` each."""
+
+        def alike(w: Window) -> tuple[Any, ...]:
+            return w.frames, w.video, w.audio, w.grid, w.sampling, w.streamed, w.person is None
+
         groups: list[list[tuple[int, int]]] = []
         for i, w in asked.items():
             for group in groups:
-                o = asked[group[0]]
-                same = (o.frames, o.video, o.audio, o.grid, o.sampling, o.streamed, o.person is None) == (
-                    w.frames,
-                    w.video,
-                    w.audio,
-                    w.grid,
-                    w.sampling,
-                    w.streamed,
-                    w.person is None,
-                )
+                same = alike(asked[group[0]]) == alike(w)
                 if same and len(group) < self.batch_size:
                     group.append(i)
                     break
@@ -281,7 +276,8 @@ class Pipeline:
         if there is one. All have as many tokens. An empty text is none: its tokens are hidden."""
         negatives = [w.negative_prompt for w in windows]
         assert self.codecs.text is not None
-        lists = dict.fromkeys([*map(tuple, prompts), tuple("" if n is None else n for n in negatives)])
+        away = tuple("" if n is None else n for n in negatives)
+        lists = dict.fromkeys([*map(tuple, prompts), away])
         texts = [text for some in lists for text in some]
         everything = text_modality(self.codecs.text, texts, self.device)  # (lists * B, L, D)
         given = torch.tensor([bool(t.strip()) for t in texts], device=self.device)
@@ -291,10 +287,8 @@ class Pipeline:
             some: Modality(*rows)
             for some, *rows in zip(lists, *(part.split(len(windows)) for part in parts), strict=True)
         }
-        negative = found[tuple("" if n is None else n for n in negatives)]
-        return [found[tuple(some)] for some in prompts], negative if any(
-            n is not None for n in negatives
-        ) else None
+        negative = found[away] if any(n is not None for n in negatives) else None
+        return [found[tuple(some)] for some in prompts], negative
 
     def _decode(self, tokens: dict[str, Tensor], shapes: dict[str, Any]) -> Clip:
         latents = {n: shapes[n].untokenize(x) for n, x in tokens.items()}

@@ -35,9 +35,8 @@ class KVCache:
         self.length = 0
         self.ahead = 0  # tokens of the running forward
         self.patterns: dict[Rule, TilePattern | None] = dict.fromkeys(config.attention.layers)
-        self.text: Modality | None = (
-            None  # on the clock of the running tokens, for what reads it beside attention
-        )
+        #: On the clock of the running tokens, for what reads it beside attention.
+        self.text: Modality | None = None
 
     @property
     def capacity(self) -> int:

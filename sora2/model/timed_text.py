@@ -22,11 +22,6 @@ SPACING, SPREAD = 0.04, 0.025
 RANK = 64
 
 
-def has_time(text: Modality) -> Tensor:
-    """(B, L) bool: the tokens that have a time; those at 0 s have none."""
-    return text.mask & (text.positions[..., 0] != 0)
-
-
 class TimedText(nn.Module):
     """What sound tokens get of text tokens with a time, (B, Na, D)."""
 
@@ -37,9 +32,10 @@ class TimedText(nn.Module):
         self.out = ZeroLinear(RANK * self.moments, config.width, bias=False)
 
     def forward(self, text: Modality, positions: Tensor) -> Tensor:
-        """Of text (B, L, C) and the positions (B, Na, 3) of sound; tokens without a time are not seen."""
+        """Of text (B, L, C) and the positions (B, Na, 3) of sound; tokens at 0 s have no time and are not seen."""
         seconds = text.positions[..., 0].float()  # (B, L)
-        latent = text.latent.masked_fill(~has_time(text).unsqueeze(-1), 0.0)  # (B, L, C)
+        timed = text.mask & (seconds != 0)  # (B, L)
+        latent = text.latent.masked_fill(~timed.unsqueeze(-1), 0.0)  # (B, L, C)
         known = self.into(latent.to(self.into.weight.dtype))  # (B, L, RANK)
         shift = torch.arange(self.moments, device=seconds.device) - (self.moments - 1) / 2
         moments = positions[..., 0].float().unsqueeze(-1) + SPACING * shift  # (B, Na, M)

@@ -81,9 +81,7 @@ class ToyboxConfig:
     obstacles: tuple[str, ...] = ("none",)
     rolling: bool = False  # balls on the floor roll with friction and are heard; else they glide, silent
     caption: str = "sentence"
-    takes: int = (
-        1  # clips in a row that show one person, in the scenes and splits where each has one of its own
-    )
+    takes: int = 1  # clips in a row that show one person, where each would have one of its own
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)

@@ -156,19 +156,16 @@ def plan(config: TrainConfig) -> list[tuple[str, str]]:
     clip, count = config.clip, _count(config)
     density = count.pairs / (count.settings.depth * sum(count.tokens.values()) ** 2)
     chunk, total = count.settings.attention.chunk_seconds, sum(count.tokens.values())
-    beside = sum(_count(config, references=True).tokens.values()) - total
-    more = (
-        f", and {beside} of a person's face and voice where clips have references"
-        if _has_references(config)
-        else ""
-    )
+    widest = _count(config, references=True) if _has_references(config) else count
+    beside = sum(widest.tokens.values()) - total
+    more = f", and {beside} of a person's face and voice where clips have references" if beside else ""
     return [
         ("model", f"{count_parameters(count.settings) / 1e6:.1f} M parameters"),
         ("clip", f"{clip.frames} frames {clip.height} x {clip.width} at {clip.fps:g} fps, {clip.sample_rate} Hz"),
         ("tokens", f"{total} = " + " + ".join(f"{n} {name}" for name, n in count.tokens.items()) + more),
         ("attention", f"{density:.3f} of all pairs" + ("" if chunk is None else f", causal by chunks of {chunk:g} s")),
         ("compute", f"{count.flops / 1e9:.1f} GFLOP per sample (forward and backward)"),
-        ("memory", _memory(config, _count(config, references=True) if _has_references(config) else count)),
+        ("memory", _memory(config, widest)),
     ]  # fmt: skip
 
 
