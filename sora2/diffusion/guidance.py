@@ -1,9 +1,11 @@
-"""Guidance: how strongly a sample follows its text, its other modality, and the network rather than a weaker one.
+"""Guidance: how strongly a sample follows its text, its other modality, a person's face and voice, and the network
+rather than a weaker one.
 
 For each stream m, with the network's velocity c given everything, u without the text (or with the negative
-prompt), o without the other stream and s without some of its layers:
+prompt), o without the other stream, r without the references and s without some of its layers:
 
-    v_m = c_m + (text_m - 1) (c_m - u_m) + (modality_m - 1) (c_m - o_m) + (skip_m - 1) (c_m - s_m)
+    v_m = c_m + (text_m - 1) (c_m - u_m) + (modality_m - 1) (c_m - o_m)
+              + (reference_m - 1) (c_m - r_m) + (skip_m - 1) (c_m - s_m)
 
 Text: Ho & Salimans 2022 (arXiv:2207.12598). Skipped layers: Hyung et al. 2024 (arXiv:2411.18664), after
 Karras et al. 2024 (arXiv:2406.02507), who guide away from a weaker network. Scale 1 is the plain conditional
@@ -25,10 +27,12 @@ from sora2.types import Batch, Modality
 
 #: Batch -> velocity of each stream; takes `skip`, numbers of layers that are left out, where guidance asks for that.
 Model = Callable[..., State]
-#: Named versions of a batch (everything, without the text, without the other stream) -> velocities of each.
+#: Named versions of a batch (everything, without the text, without the other stream, ...) -> velocities of each.
 Evaluate = Callable[[dict[str, Batch]], dict[str, State]]
 #: The version whose network lacks layers. Its batch is that of everything.
 FEWER_LAYERS = "fewer layers"
+#: The modalities that show a person.
+REFERENCES = ("reference_video", "reference_audio")
 
 
 class GuidanceError(UserError):
@@ -39,6 +43,7 @@ class GuidanceError(UserError):
 class GuidanceConfig:
     text: dict[str, float] = field(default_factory=lambda: {"video": 3.0, "audio": 3.0})
     modality: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
+    reference: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
     skip: dict[str, float] = field(default_factory=lambda: {"video": 1.0, "audio": 1.0})
     skip_layers: tuple[int, ...] = ()  # which layers the weaker network lacks, from 0
     interval: tuple[float, float] = (0.0, 1.0)  # noise levels at which guidance acts (arXiv:2404.07724)
@@ -46,7 +51,7 @@ class GuidanceConfig:
     batched: bool = True  # all evaluations in one forward; False = one after the other, for memory
 
     def __post_init__(self) -> None:
-        for key in ("text", "modality", "skip"):
+        for key in ("text", "modality", "reference", "skip"):
             value = getattr(self, key)
             if set(value) != set(STREAMS):
                 raise GuidanceError(f"guidance.{key}={value} must give a number for each of {STREAMS}")
@@ -107,6 +112,9 @@ def branches(
         for n, other in (("video", "audio"), ("audio", "video")):
             if acts[n] and config.modality[n] != 1:
                 found[f"no {other}"] = everything.replace(**{other: without(getattr(everything, other))})
+    shown = {name: m for name, m in everything.modalities().items() if name in REFERENCES}
+    if shown and any(acts[n] and config.reference[n] != 1 for n in acts):
+        found["no references"] = everything.replace(**{name: without(m) for name, m in shown.items()})
     if any(acts[n] and config.skip[n] != 1 for n in acts):
         found[FEWER_LAYERS] = everything
     return found
@@ -152,6 +160,8 @@ def guide(
                 push = push + (config.text[n] - 1) * (c - said["no text"][n])
             if f"no {other}" in said:
                 push = push + (config.modality[n] - 1) * (c - said[f"no {other}"][n])
+            if "no references" in said:
+                push = push + (config.reference[n] - 1) * (c - said["no references"][n])
             if FEWER_LAYERS in said:
                 push = push + (config.skip[n] - 1) * (c - said[FEWER_LAYERS][n])
             v = c + active[n].unsqueeze(-1) * push  # (B, N, C)

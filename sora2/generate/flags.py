@@ -156,6 +156,12 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--audio-modality-guidance", type=float, help="the same for the sound alone")
     add(
+        "--reference-guidance",
+        type=float,
+        help="how strongly it follows the face and the voice of --cameo; 1 = not amplified",
+    )
+    add("--audio-reference-guidance", type=float, help="the same for the sound alone")
+    add(
         "--skip-guidance",
         type=float,
         help="how strongly it leads away from the same network without --skip-layers; 1 = not at all",
@@ -256,6 +262,7 @@ def override_sampling(args: argparse.Namespace, base: SamplingConfig) -> Samplin
     guidance = GuidanceConfig(
         text=streams(g.text, args.guidance, args.audio_guidance),
         modality=streams(g.modality, args.modality_guidance, args.audio_modality_guidance),
+        reference=streams(g.reference, args.reference_guidance, args.audio_reference_guidance),
         skip=streams(g.skip, args.skip_guidance, args.audio_skip_guidance),
         skip_layers=g.skip_layers if args.skip_layers is None else tuple(args.skip_layers),
         interval=g.interval if args.guidance_interval is None else tuple(args.guidance_interval),

@@ -74,6 +74,8 @@ PER_CLIP = frozenset(
         "audio_guidance",
         "modality_guidance",
         "audio_modality_guidance",
+        "reference_guidance",
+        "audio_reference_guidance",
         "skip_guidance",
         "audio_skip_guidance",
         "skip_layers",

@@ -9,7 +9,8 @@ from sora2.types import Batch
 
 
 class Network:
-    """Its velocity shows what it saw: 100 for text, 10 for the other stream, 1 always; all halved without layer 2."""
+    """Its velocity shows what it saw: 1000 for references, 100 for text, 10 for the other stream, 1 always; all halved
+    without layer 2."""
 
     def __init__(self):
         self.rows = []
@@ -27,6 +28,9 @@ class Network:
                     torch.zeros(batch.size, dtype=torch.bool) if partner is None else partner.mask.any(dim=1)
                 )
                 value = 1.0 + 100.0 * sees_text + 10.0 * sees_other
+                for reference in (batch.reference_video, batch.reference_audio):
+                    if reference is not None:
+                        value = value + 1000.0 * reference.mask.any(dim=1)
                 if batch.text is not None:
                     value = value + batch.text.latent.mean(dim=(1, 2)) * sees_text
                 result[name] = value.view(-1, 1, 1) * (1 + stream.latent) * (0.5 if skip else 1.0)
@@ -92,6 +96,22 @@ def test_away_from_fewer_layers(batched):
     text = make_batch(3).text.latent.mean(dim=(1, 2)).view(-1, 1, 1)
     expected = 2.0 * plain["video"] + (100 + text) * (1 + state["video"])
     assert torch.allclose(velocity["video"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shown", [("reference_video",), ("reference_video", "reference_audio")])
+def test_towards_a_person(shown):
+    """Both of a face and a voice are hidden at once; without references it costs nothing."""
+    config = GuidanceConfig(text=scales(2.0, 1.0), reference=scales(1.0, 4.0))
+    plain_batch = make_batch(3)
+    assert evaluate(config, batch=plain_batch)[3].rows == [6]
+    batch = plain_batch.replace(**{name: plain_batch.audio.replace() for name in shown})
+    velocity, plain, state, network = evaluate(config, batch=batch)
+    assert network.rows == [9]  # everything, no text, no references
+    text = batch.text.latent.mean(dim=(1, 2)).view(-1, 1, 1)
+    video = plain["video"] + (100 + text) * (1 + state["video"])
+    assert torch.allclose(velocity["video"], video, rtol=1e-4)
+    audio = plain["audio"] + 3.0 * 1000 * len(shown) * (1 + state["audio"])
+    assert torch.allclose(velocity["audio"], audio, rtol=1e-4)
 
 
 def test_outside_the_interval_there_is_no_guidance_and_no_cost():

@@ -84,6 +84,8 @@ def test_the_record_repeats_the_clip(folder, tmp_path):
         "2",
         "--audio-guidance",
         "1.5",
+        "--reference-guidance",
+        "2",
         "--audio-skip-guidance",
         "2.5",
         "--skip-layers",
@@ -98,6 +100,7 @@ def test_the_record_repeats_the_clip(folder, tmp_path):
     assert torch.equal(a.video, b.video) and torch.equal(a.audio, b.audio)
     guidance = json.loads((tmp_path / "a.json").read_text())["request"]["sampling"]["guidance"]
     assert guidance["text"] == {"video": 2.0, "audio": 1.5}
+    assert guidance["reference"] == {"video": 2.0, "audio": 2.0}
     assert guidance["skip"] == {"video": 1.0, "audio": 2.5} and guidance["skip_layers"] == [1]
 
 

@@ -49,10 +49,20 @@ def _film(pipeline, frames=17, known=4):
     return batch, clean, NoiseMap(start, zero, present)
 
 
-@pytest.mark.parametrize(("modality", "skip"), [(1.0, 1.0), (1.5, 1.0), (1.0, 2.0)])
-def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(pipeline, modality, skip):
+@pytest.mark.parametrize(
+    ("modality", "reference", "skip"), [(1.0, 1.0, 1.0), (1.5, 1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 1.0, 2.0)]
+)
+def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(
+    pipeline, modality, reference, skip
+):
     batch, clean, noise_map = _film(pipeline)
-    scales = ({"video": 3.0, "audio": 2.0}, dict.fromkeys(("video", "audio"), modality))
+    if reference != 1:
+        voice = torch.randn(1, 6, clean["audio"].shape[2], generator=torch.Generator().manual_seed(8))
+        batch = batch.replace(reference_audio=clean_modality(voice, batch.audio.positions[:, :6]))
+    scales = (
+        {"video": 3.0, "audio": 2.0},
+        *(dict.fromkeys(("video", "audio"), x) for x in (modality, reference)),
+    )
     guidance = GuidanceConfig(*scales, skip={"video": 1.0, "audio": skip}, skip_layers=(1,))
     sampling = SamplingConfig("euler", 2, guidance)
     model, film = pipeline.model, Film.of(batch, pipeline.model.config.attention)
