@@ -20,9 +20,10 @@ from sora2.diffusion.samplers import SeededNoise, Step, get_sampler, start_state
 from sora2.diffusion.tasks import get_task
 from sora2.generate.checkpoint import load_model, make_world, open_codecs, read_checkpoint
 from sora2.generate.grid import World
-from sora2.generate.plan import Plan, Window, plan
+from sora2.generate.plan import plan
 from sora2.generate.request import Request
 from sora2.generate.streaming import StreamedSampler
+from sora2.generate.window import Plan, Window
 from sora2.kernels import PRODUCTS
 from sora2.model import Transformer
 from sora2.model.cache import KVCache

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sora2.generate.canvas import Canvas, join
+from sora2.generate.chunks import backward_chunks, forward_chunks
 from sora2.generate.grid import Grid, World
-from sora2.generate.long import backward_chunks, forward_chunks
 from sora2.generate.request import SamplingConfig
 from sora2.types import Clip
 

@@ -9,8 +9,9 @@ import torch
 
 from sora2.codecs.quotes import quoted, said_between, spoken
 from sora2.generate.grid import Grid, World
-from sora2.generate.plan import Window, plan
+from sora2.generate.plan import plan
 from sora2.generate.request import Request, SamplingConfig
+from sora2.generate.window import Window
 from sora2.types import Clip
 
 GRID = Grid(16, 16, 8.0, 800, 1)

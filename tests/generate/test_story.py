@@ -13,9 +13,10 @@ from sora2.codecs.quotes import spoken
 from sora2.config import from_mapping
 from sora2.generate import Pipeline, Request, RequestError
 from sora2.generate.grid import Grid, World
-from sora2.generate.plan import Window, plan
+from sora2.generate.plan import plan
 from sora2.generate.request import Card, SamplingConfig
 from sora2.generate.story import parse_cards
+from sora2.generate.window import Window
 from sora2.media import read_clip
 from sora2.model.config import AttentionConfig
 from sora2.types import Clip
