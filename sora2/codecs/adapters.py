@@ -182,6 +182,14 @@ class TransformersTextEncoder(nn.Module):
         hidden = self.model(input_ids=found["input_ids"], attention_mask=mask).last_hidden_state  # (B, L, D)
         return hidden.float() * mask.unsqueeze(-1), mask
 
+    def unread(self, text: str, tokens: int | None = None) -> str:
+        most = self.max_tokens if tokens is None else max(0, min(tokens, self.max_tokens))
+        ids = self.tokenizer(text)["input_ids"]
+        ends = len(ids) - len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(ids) <= most:
+            return ""
+        return self.tokenizer.decode(ids[max(0, most - ends) :], skip_special_tokens=True).strip()
+
     def fingerprint(self) -> str:
         name = re.sub(r"\W", "", type(self.model).__name__)
         return f"{name}-{_module_digest(self.model, str(self.max_tokens))}"

@@ -12,6 +12,8 @@ What they are worth is a study: `sora2 study speech`.
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,6 +84,15 @@ class LetterTextEncoder(nn.Module):
         sizes = (256, WORDS, LETTERS)
         which = SIZE * torch.cat([F.one_hot(p, n) for p, n in zip(parts, sizes, strict=True)], dim=1)
         return which.float(), torch.tensor(seconds[:most])
+
+    def unread(self, text: str, tokens: int | None = None) -> str:
+        most = self.max_tokens if tokens is None else min(tokens, self.max_tokens)
+        words = spoken(text)
+        spelled = list(accumulate(len(word.letters.encode()) for word in words))
+        room = self.max_tokens // 2
+        unsaid = [word.letters for word, letters in zip(words, spelled, strict=True) if letters > room]
+        caption = self.base.unread(without_times(text), most - min(room, spelled[-1] if spelled else 0))
+        return " ".join(part for part in (caption, *unsaid) if part)
 
     def fingerprint(self) -> str:
         return f"{self.base.fingerprint()}+{self.mark}-{WORDS}-{LETTERS}"

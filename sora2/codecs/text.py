@@ -34,6 +34,10 @@ class TextEncoder(Protocol):
         """(B, L, width) float32 and mask (B, L) bool; L is the longest text of the batch, cut at max_tokens."""
         ...
 
+    def unread(self, text: str, tokens: int | None = None) -> str:
+        """The end of a text that does not fit into so many tokens (None: max_tokens); "" where all of it does."""
+        ...
+
     def fingerprint(self) -> str: ...
 
 
@@ -115,6 +119,10 @@ class ByteTextEncoder:
         )  # (B, L, max_tokens)
         return torch.cat([byte, place], dim=-1).float() * mask.unsqueeze(-1), mask
 
+    def unread(self, text: str, tokens: int | None = None) -> str:
+        most = self.max_tokens if tokens is None else min(tokens, self.max_tokens)
+        return text.encode("utf-8")[most:].decode("utf-8", errors="ignore")
+
     def fingerprint(self) -> str:
         return f"bytes-{self.max_tokens}"
 
@@ -175,6 +183,13 @@ class MiniLMEncoder(nn.Module):
         ids = torch.tensor([e.ids for e in found], device=device)  # (B, L)
         mask = torch.tensor([e.attention_mask for e in found], device=device).bool()  # (B, L)
         return self.forward(ids, mask) * mask.unsqueeze(-1), mask
+
+    def unread(self, text: str, tokens: int | None = None) -> str:
+        found = self.tokenizer.encode(text)
+        kept = found.offsets if tokens is None else found.offsets[: max(0, tokens)]
+        if len(kept) == len(found.offsets) and not found.overflowing:
+            return ""
+        return text[max((stop for _, stop in kept), default=0) :].strip()
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids and mask (B, L) -> hidden states (B, L, width)."""

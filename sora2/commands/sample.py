@@ -16,7 +16,9 @@ def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argpar
     """(output, flags) of every clip: prompts x seeds."""
     if args.num < 1:
         raise RequestError(f"--num {args.num} must be at least 1")
-    entries = [("00000", [])] if args.prompts_file is None else read_prompts(args.prompts_file)
+    if args.batch_size < 1:
+        raise RequestError(f"--batch-size {args.batch_size} must be at least 1")
+    entries = [("00000", [], "")] if args.prompts_file is None else read_prompts(args.prompts_file)
     if args.prompts_file is not None and args.prompt:
         raise RequestError("--prompt and --prompts-file: give one of them")
     many = args.prompts_file is not None or args.num > 1
@@ -25,8 +27,15 @@ def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argpar
     if not many and args.out.suffix != ".mp4":
         raise RequestError(f"--out {args.out}: one clip is written as a file; give a name that ends in .mp4")
     clips = []
-    for name, entry in entries:
-        one = build_parser().parse_args([*argv, *entry])
+    for name, entry, where in entries:
+        parser = build_parser()
+        parser.exit_on_error = False
+        try:
+            one, rest = parser.parse_known_args([*argv, *entry])
+        except argparse.ArgumentError as error:
+            raise RequestError(f"{where}: {error}") from error
+        if rest:
+            raise RequestError(f"{where}: {' '.join(rest)} in {' '.join(entry)} is too much")
         for k in range(args.num):
             copy = argparse.Namespace(**{**vars(one), "seed": one.seed + k})
             clips.append((args.out / f"{name}-seed{copy.seed}.mp4" if many else args.out, copy))

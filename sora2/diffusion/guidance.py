@@ -87,7 +87,8 @@ def concatenate(batches: list[Batch]) -> Batch:
 
 # v' = phi v std(c) / std(v) + (1 - phi) v
 def rescale_velocity(guided: Tensor, conditional: Tensor, counted: Tensor, amount: float) -> Tensor:
-    """Lin et al. 2023 (arXiv:2305.08891), eq. 15-16, over the tokens `counted` (B, N) of each clip."""
+    """Lin et al. 2023 (arXiv:2305.08891), eq. 15-16; the deviations are those of the tokens `counted` (B, N) of each
+    clip."""
 
     def std(x: Tensor) -> Tensor:
         weight = counted.unsqueeze(-1).to(x.dtype)  # (B, N, 1)
@@ -164,9 +165,12 @@ def guide(
                 push = push + (config.reference[n] - 1) * (c - said["no references"][n])
             if FEWER_LAYERS in said:
                 push = push + (config.skip[n] - 1) * (c - said[FEWER_LAYERS][n])
-            v = c + active[n].unsqueeze(-1) * push  # (B, N, C)
+            acting = active[n].unsqueeze(-1)  # (B, N, 1)
+            v = c + acting * push  # (B, N, C)
             if config.rescale > 0:
-                v = rescale_velocity(v, c, active[n] & streams[n].mask, config.rescale)
+                v = torch.where(
+                    acting, rescale_velocity(v, c, active[n] & streams[n].mask, config.rescale), c
+                )
             result[n] = v
         return result
 

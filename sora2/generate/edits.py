@@ -38,7 +38,7 @@ def _between(planner: Planner, first: Film, second: Film) -> Generator[list[Wind
     if total > world.frames:
         raise RequestError(
             f"--seconds {gap / grid.fps:g} between two clips does not fit into the "
-            f"{world.frames} frames that this checkpoint was trained on; ask for less"
+            f"{world.frames} frames that this checkpoint makes at once; ask for less"
         )
     after = min(second.frames, total - before - gap)
     canvas = Canvas.empty(grid, before + gap + after, audio=first.audio is not None)
@@ -59,7 +59,8 @@ def _between(planner: Planner, first: Film, second: Film) -> Generator[list[Wind
 
 
 def inpaint(planner: Planner) -> Plan:
-    film, world, grid, request = planner.film(), planner.world, planner.grid, planner.request
+    film, world = planner.cut(planner.film()), planner.world
+    grid, request = planner.grid, planner.request
     total = film.frames
     span = request.time_span
     first, last = 0, total
@@ -115,8 +116,8 @@ def _around(planner: Planner, first: int, last: int, total: int) -> tuple[int, i
     if last - first > frames:
         raise RequestError(
             f"--video is {total} frames at {planner.grid.fps:g} fps, and {last - first} of them are to be "
-            f"made anew, but this checkpoint was trained on {world.frames}; give a shorter clip "
-            "or a --time-span"
+            f"made anew, but this checkpoint makes {world.frames} at once; give a shorter clip, --seconds"
+            f"{' of its beginning' if planner.task == 'remix' else ', or a --time-span'}"
         )
     start = min(max(0, (first + last - frames) // 2), max(0, total - frames))
     return start, frames

@@ -80,7 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0)
     add("--num", type=int, default=1, help="samples per prompt, of seeds SEED, SEED + 1, ...")
-    add("--seconds", type=float, help="of the clip, or of what is added to it; default: the trained length")
+    add(
+        "--seconds",
+        type=float,
+        help="of the clip, or of what is added to it; default: the trained length, in frames",
+    )
     add("--size", type=size, metavar="HxW", help="picture size, as 64x96; default: the trained size")
     add("--fps", type=float, help="frames per second; default: the trained rate")
     add("--silent", action="store_true", help="pictures alone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sora2.generate.request import SamplingConfig
 
@@ -49,6 +49,15 @@ class World:
     def seconds(self) -> float:
         """Of the trained clip."""
         return self.frames / self.grid.fps
+
+    def at(self, fps: float) -> World:
+        """The same at another frame rate: windows as long as those of training at most, in frames and in seconds, so
+        that no position leaves the trained range."""
+        if fps >= self.grid.fps or self.frames == 1:
+            return replace(self, grid=replace(self.grid, fps=fps))
+        most = int(self.seconds * fps + 1e-6)
+        frames = 1 + max(1, (most - 1) // self.temporal_stride) * self.temporal_stride
+        return replace(self, grid=replace(self.grid, fps=fps), frames=frames)
 
     def whole(self, frames: int) -> int:
         """The smallest legal number of frames, 1 + k * temporal_stride, that holds `frames`."""

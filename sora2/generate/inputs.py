@@ -183,7 +183,7 @@ def fit_samples(audio: Tensor, samples: int) -> Tensor:
 def _read_picture(path: str | Path, flag: str, mode: str) -> Tensor:
     try:
         with Image.open(path) as stored:
-            image: Image.Image = ImageOps.exif_transpose(stored)
+            image: Image.Image = _of_eight_bits(ImageOps.exif_transpose(stored), path, flag)
             if mode == "RGB" and image.mode in ("RGBA", "LA", "P"):
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -194,6 +194,16 @@ def _read_picture(path: str | Path, flag: str, mode: str) -> Tensor:
         raise RequestError(
             f"{flag}: {path} is not a picture that can be read ({error}); give a PNG or JPEG"
         ) from error
+
+
+def _of_eight_bits(image: Image.Image, path: str | Path, flag: str) -> Image.Image:
+    """Grey of 16 bits is brought to 8, which `convert` would clip."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise RequestError(f"{flag}: {path} has numbers of 32 bits; give a picture of 8 or 16 bits a channel")
+    return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
 def _name(source: Source) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sora2.generate.canvas import Canvas
 from sora2.generate.chunks import Chunk, backward_chunks, forward_chunks, streamed_chunk
 from sora2.generate.inputs import fit_samples, load_audio, load_image, load_video
-from sora2.generate.planner import Planner
+from sora2.generate.planner import SINGLE, Planner
 from sora2.generate.request import RequestError
 from sora2.generate.story import Scene, scenes
 from sora2.generate.window import Line, Plan, Window
@@ -58,7 +58,11 @@ def extend(planner: Planner) -> Plan:
         raise RequestError(
             f"--video has {given} frames; to extend it backward, {world.temporal_stride} are needed"
         )
+    if more == 0:
+        raise RequestError(SINGLE)
     total = given + more
+    if planner.request.seconds is None and planner.request.story:
+        total = max(total, planner.asked)
     canvas = Canvas.empty(planner.grid, total, audio=film.audio is not None)
     canvas.put(more if backward else 0, film.video, film.audio)
     chunks = backward_chunks(world, total, given) if backward else _forward(planner, total, given)
@@ -88,8 +92,8 @@ def _fill(planner: Planner, canvas: Canvas, chunks: list[Chunk], **arguments: fl
     given = first_task in ("video_to_audio", "audio_to_video")
     later = first_task if given else "extend_forward"
     shot = first_task if given or first_task == "audio_only" else "text_to_av"
-    # number 0 is for the window that continues nothing
-    first = 0 if chunks and chunks[0].known_frames == 0 else 1
+    # number 0 is for the window that continues nothing, and follows no film
+    first = 0 if chunks[0].known_frames == 0 and first_task != "extend_forward" else 1
     story = scenes(planner.request, canvas.frames, planner.grid)
     scripts = [_script(planner, chunk, story) for chunk in chunks]
 
@@ -127,7 +131,7 @@ def _script(planner: Planner, chunk: Chunk, story: list[Scene]) -> tuple[tuple[L
     script = tuple(map(Line, begins, prompts))
     if streamed:
         assert world.chunk_seconds is not None
-        _check_chunks(script, world.chunk_seconds)
+        _check_chunks(script, world.chunk_seconds, (chunk.end - chunk.start) / fps)
     return script, streamed
 
 
@@ -141,8 +145,15 @@ def _waves(chunks: list[Chunk]) -> list[list[int]]:
     return [[number for number in wave if number is not None] for wave in zip_longest(*shots)]
 
 
-def _check_chunks(script: tuple[Line, ...], seconds: float) -> None:
-    """Raises RequestError for two lines that one chunk of a streamed window would have to be told."""
+def _check_chunks(script: tuple[Line, ...], seconds: float, end: float) -> None:
+    """Raises RequestError for two lines that one chunk of a streamed window would have to be told, or for one that
+    would only be told after its `end`."""
+    last = script[-1]
+    if last.chunk(seconds) * seconds >= end:
+        raise RequestError(
+            f"--story: the card {last.start:g} s after its shot begins comes too late in {end:g} s; this checkpoint "
+            f"makes chunks of {seconds:g} s, each of which is told one card: begin it earlier, or give more --seconds"
+        )
     for one, other in pairwise(script):
         if one.chunk(seconds) == other.chunk(seconds):
             raise RequestError(

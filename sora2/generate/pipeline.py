@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,13 @@ class Pipeline:
         away = tuple("" if n is None else n for n in negatives)
         lists = dict.fromkeys([*map(tuple, prompts), away])
         texts = [text for some in lists for text in some]
+        for text in dict.fromkeys(texts):
+            if left := self.codecs.text.unread(text):
+                warnings.warn(
+                    f"the text encoder reads {self.codecs.text.max_tokens} tokens, "
+                    f"and not {left!r} of {text!r}; say less",
+                    stacklevel=2,
+                )
         everything = text_modality(self.codecs.text, texts, self.device)  # (lists * B, L, D)
         given = torch.tensor([bool(t.strip()) for t in texts], device=self.device)
         everything = everything.replace(mask=everything.mask & given[:, None])

@@ -14,6 +14,9 @@ from sora2.generate.story import Scene
 from sora2.generate.window import Line, Window
 from sora2.types import Clip
 
+SINGLE = "this checkpoint makes single pictures only: train one on clips of several frames"
+#: What is asked of such a checkpoint.
+OF_PICTURES = ("text_to_av", "image_only", "inpaint", "remix")
 #: Tasks in which nothing that is given says when words are said.
 UNHEARD = ("text_to_av", "audio_only", "staircase", "image_to_av")
 
@@ -23,8 +26,10 @@ class Planner:
 
     def __init__(self, request: Request, world: World) -> None:
         """Raises RequestError or MediaError when the request does not fit the checkpoint."""
-        self.request, self.world = request, world
+        self.request = request
         self.task = resolve_task(request)
+        if world.frames == 1 and self.task not in OF_PICTURES:
+            raise RequestError(f"--task {self.task}: {SINGLE}")
         base = world.grid
         height, width = (base.height, base.width) if request.size is None else request.size
         if height % world.cell or width % world.cell or min(height, width) < world.cell:
@@ -33,10 +38,11 @@ class Planner:
             )
         fps = base.fps if request.fps is None else request.fps
         self.grid = Grid(height, width, fps, base.sample_rate, base.channels)
+        self.world = world.at(fps)
         self.sampling = world.sampling if request.sampling is None else request.sampling
-        self.person = self._person()
+        self.person = self._person(world.seconds)
 
-    def _person(self) -> Clip | None:
+    def _person(self, seconds: float) -> Clip | None:
         if self.request.cameo is None:
             return None
         if not self.world.references:
@@ -44,19 +50,17 @@ class Planner:
                 "--cameo: this checkpoint has learned nothing of references; train with `references` of a dataset "
                 "(data.datasets, docs/training.md)"
             )
-        return load_person(self.request.cameo, self.grid, self.world.seconds, "--cameo")
+        return load_person(self.request.cameo, self.grid, seconds, "--cameo")
 
     @property
     def asked(self) -> int:
-        """Frames asked for: --seconds, or the trained length, from the last card on."""
+        """Frames asked for: --seconds, or the longest window, from the last card on."""
         if self.request.seconds is None:
             story = self.request.story
             return (round(story[-1].start * self.grid.fps) if story else 0) + self.world.frames
         frames = self.grid.frames_of(self.request.seconds)
         if frames > 1 and self.world.frames == 1:
-            raise RequestError(
-                f"--seconds {self.request.seconds}: this checkpoint makes single pictures only"
-            )
+            raise RequestError(f"--seconds {self.request.seconds}: {SINGLE}")
         return frames
 
     @property
@@ -89,7 +93,16 @@ class Planner:
         streamed: bool = False,
         **arguments: float | Tensor,
     ) -> Window:
-        """`start`: the frame of the finished clip that is the window's first."""
+        """`start`: the frame of the finished clip that is the window's first.
+
+        Raises:
+            RequestError: of the person nothing could be used, for the clip has no such stream.
+        """
+        if self.person is not None:
+            of_use = (self.person.video, canvas.video), (self.person.audio, canvas.audio)
+            if not any(given is not None and made is not None for given, made in of_use):
+                part = "a voice" if self.person.video is None else "a face"
+                raise RequestError(f"--cameo gives {part} alone, and the clip is to have no such stream")
         seed = self.request.seed if index == 0 else (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
         if script is None:
             whole = Scene(0, canvas.frames, 0, self.request.prompt)

@@ -9,8 +9,8 @@ from typing import Any
 from sora2.generate.request import RequestError
 
 
-def read_prompts(path: Path) -> list[tuple[str, list[str]]]:
-    """(name, flags) of every line of a prompts file; the flags are to be appended to the command's own.
+def read_prompts(path: Path) -> list[tuple[str, list[str], str]]:
+    """(name, flags, where it stands) of every line of a prompts file; flags are to be appended to the command's own.
 
     A line's "name" is that of its output; the default is its number.
 
@@ -23,8 +23,11 @@ def read_prompts(path: Path) -> list[tuple[str, list[str]]]:
     if not lines:
         raise RequestError(f"--prompts-file {path} is empty")
     if path.suffix != ".jsonl":
-        return [(f"{k:05d}", [f"--prompt={line}"]) for k, (_, line) in enumerate(lines)]
-    found: dict[str, list[str]] = {}
+        return [
+            (f"{k:05d}", [f"--prompt={line}"], f"--prompts-file {path}, line {n}")
+            for k, (n, line) in enumerate(lines)
+        ]
+    found: dict[str, tuple[list[str], str]] = {}
     for k, (n, line) in enumerate(lines):
         try:
             entry = json.loads(line)
@@ -39,8 +42,9 @@ def read_prompts(path: Path) -> list[tuple[str, list[str]]]:
             raise RequestError(
                 f"--prompts-file {path}, line {n}: name {name!r} is taken, or not a file's name"
             )
-        found[name] = _flags(entry, f"--prompts-file {path}, line {n}")
-    return list(found.items())
+        where = f"--prompts-file {path}, line {n}"
+        found[name] = _flags(entry, where), where
+    return [(name, flags, where) for name, (flags, where) in found.items()]
 
 
 #: Flags of a single clip, which a line may set.

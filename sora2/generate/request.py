@@ -84,7 +84,9 @@ class Request:
     task: str | None = None  # None = inferred from what is given
     seed: int = 0
     sampling: SamplingConfig | None = None  # None = the checkpoint's
-    seconds: float | None = None  # of the clip, or of what is added to it; None = the trained length
+    seconds: float | None = (
+        None  # of the clip, or of what is added to it; None = one window, the trained frames
+    )
     size: tuple[int, int] | None = None  # (height, width); None = the trained size
     fps: float | None = None
     image: Source | None = None

@@ -64,7 +64,8 @@ def scenes(request: Request, frames: int, grid: Grid) -> list[Scene]:
     for card, first, last in zip(request.story, begins, [*begins[1:], frames], strict=True):
         if first >= frames:
             raise RequestError(
-                f"--story: the card at {card.start:g} s begins after the end of a clip of {frames / grid.fps:g} s"
+                f"--story: the card at {card.start:g} s begins after the end of a clip of {frames / grid.fps:g} s; "
+                "give more --seconds, or a longer source"
             )
         if first == last:
             raise RequestError(

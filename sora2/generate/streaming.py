@@ -85,7 +85,7 @@ class StreamedSampler:
             return known
         sampling = self.sampling
         trajectory = Trajectory(parts, sampling.steps, sampling.shift, sampling.delay)
-        own = [(seed + 0x9E3779B97F4A7C1 * at) % 2**62 for seed in seeds]
+        own = [chunk_seed(seed, at) for seed in seeds]
         shapes = {n: (x.shape[1], x.shape[2]) for n, x in known.items()}
         noise = SeededNoise(own, shapes, next(iter(known.values())).device)
 
@@ -101,6 +101,11 @@ class StreamedSampler:
     def evaluate(self, versions: dict[str, Batch]) -> dict[str, State]:
         """Velocities of the current chunk, each version against its own cache."""
         return {name: self.streams[name](version) for name, version in versions.items()}
+
+
+def chunk_seed(seed: int, chunk: int) -> int:
+    """That of the noise of a film's `chunk`-th chunk: another step than from window to window, so that no two agree."""
+    return (seed + 0x1F83D9ABFB41BD6B * chunk) % 2**62
 
 
 def place(film: State, chunk: Chunk, values: State) -> State:

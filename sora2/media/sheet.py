@@ -84,9 +84,9 @@ def contact_sheet(
     _draw_events([axes[name] for name in ("wave", "mel") if name in axes], marks, clip.seconds)
     _draw_time_axis(list(axes.values()))
     left, over = LEFT / WIDTH, 1 - 0.13 / height
-    figure.text(left, over, "\n".join(lines), va="top", size=11, color=COLOURS["text"])
+    figure.text(left, over, "\n".join(lines), va="top", size=11, color=COLOURS["text"], parse_math=False)
     under = over - (LINE * len(lines) + 0.03) / height
-    figure.text(left, under, _facts(clip), va="top", size=8, color=COLOURS["soft"])
+    figure.text(left, under, _facts(clip), va="top", size=8, color=COLOURS["soft"], parse_math=False)
     try:
         write_atomic(target, canvas.print_png)
     except (OSError, UserError) as error:
@@ -242,7 +242,7 @@ def _draw_events(panels: list[Axes], marks: list[tuple[float, str]], seconds: fl
         if label and panels and onset - last_label > seconds * 0.045:  # labels never overlap
             panels[0].text(
                 onset, 0.985, f" {label}", transform=panels[0].get_xaxis_transform(), va="top", size=7.5,
-                color=COLOURS["event"],
+                color=COLOURS["event"], parse_math=False,
             )  # fmt: skip
             last_label = onset
 

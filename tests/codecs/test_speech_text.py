@@ -87,6 +87,15 @@ def test_speech_takes_half_of_the_tokens_at_most_and_goes_before_the_caption():
     assert spelled(encoder, f'{"word " * 30} "hello"') == "hello"
 
 
+def test_what_finds_no_room_beside_speech_is_known():
+    encoder = build_text_encoder("minilm+speech", 16)
+    assert encoder.unread('a face says "<0.1>hello<0.5>"') == ""
+    left = encoder.unread('a face says "one two three four five"')
+    assert left == 'four five" three four five'  # 8 tokens of the caption, and 8 letters, are read
+    left = encoder.unread('a very long caption of a sad and tired old face in the rain, "hello"')
+    assert left.endswith('in the rain, "hello"') and not left.startswith("a very")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -42,6 +42,19 @@ def test_long_and_empty_texts(minilm):
     assert mask[0].all() and mask[1].sum() == 2
 
 
+@pytest.mark.parametrize("name", ["minilm", "bytes"])
+def test_what_is_not_read_is_known(name):
+    """What is read and what is not are the text; the tokens are those of what is read."""
+    encoder = build_text_encoder(name, 24)
+    text = "a red rubber ball bounces twice on a wooden floor beside a tall tree, " * 2 + "then rain at night"
+    left = encoder.unread(text)
+    read = text.removesuffix(left)
+    assert 0 < len(left) < len(text) and left.endswith("rain at night") and len(read) + len(left) == len(text)
+    assert encoder.unread(read.strip()) == "" and encoder.unread("a red ball") == encoder.unread("") == ""
+    assert torch.equal(encoder.encode([read.strip()])[0], encoder.encode([text])[0])
+    assert len(encoder.unread(text, 10)) > len(left)
+
+
 def test_bytes_are_told_apart_by_value_and_place():
     encoder = build_text_encoder("bytes", max_tokens=8)
     tokens, mask = encoder.encode(["aba", "é", ""])

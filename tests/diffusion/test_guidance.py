@@ -137,6 +137,21 @@ def test_full_rescale_restores_the_spread():
         assert torch.allclose(velocity[n].std(dim=(1, 2)), plain[n].std(dim=(1, 2)), rtol=1e-3)
 
 
+def test_rescale_leaves_alone_what_guidance_does_not_reach():
+    """A stream, or tokens of a stream, at levels outside the interval; whatever stands beside them."""
+    batch = make_batch(3)
+    state = {n: getattr(batch, n).latent for n in ("video", "audio")}
+    levels = {n: torch.full(x.shape[:2], 0.9) for n, x in state.items()}
+    levels["audio"][:, :2], levels["audio"][1] = 0.5, 0.5  # of three clips: some tokens, all, some
+    config = GuidanceConfig(text=scales(5.0, 5.0), rescale=0.7, interval=(0.0, 0.8))
+    velocity = guided_velocity(Network(), batch, config)(state, levels)
+    plain = Network()(batch)
+    reached = levels["audio"] < 0.8
+    assert torch.equal(velocity["video"], plain["video"])
+    assert torch.equal(velocity["audio"][~reached], plain["audio"][~reached])
+    assert not torch.isclose(velocity["audio"][reached], plain["audio"][reached]).any()
+
+
 @pytest.mark.parametrize("missing", ["audio", "text"])
 def test_what_is_not_there_guides_nothing(missing):
     batch = make_batch(3, **{missing: False})

@@ -84,6 +84,19 @@ def test_a_person_goes_with_other_tasks(pipeline, task):
     assert (one.video.int() - again.video.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("part", "request_"), [("a voice", {"silent": True}), ("a face", {"task": "audio_only"})]
+)
+def test_a_person_of_whom_nothing_could_be_used_is_refused(pipeline, part, request_):
+    person = (
+        ANNA.replace(audio=None, sample_rate=0) if part == "a face" else ANNA.replace(video=None, fps=0.0)
+    )
+    with pytest.raises(
+        RequestError, match=f"--cameo gives {part} alone, and the clip is to have no such stream"
+    ):
+        pipeline.generate([cameo(person, **request_)])
+
+
 def test_a_person_is_not_put_in_without_consent():
     with pytest.raises(RequestError, match=r"--cameo puts a person's face and voice .* --consent who agreed"):
         Request(prompt="a face", cameo=ANNA)

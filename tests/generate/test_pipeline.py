@@ -1,10 +1,13 @@
 """Every task end to end on a tiny random model: the known is kept exactly, the rest is new, seeds repeat."""
 
 import dataclasses
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny import CLIP, film, save_checkpoint
 
 from sora2.atomic import save_safetensors
@@ -12,6 +15,7 @@ from sora2.codecs import CodecError
 from sora2.diffusion.flow import velocity_from_clean
 from sora2.diffusion.guidance import GuidanceConfig
 from sora2.generate import CheckpointError, Pipeline, Request, RequestError, SamplingConfig
+from sora2.generate.plan import plan
 from sora2.types import Clip
 
 PLAIN = SamplingConfig(sampler="euler", steps=3)
@@ -76,6 +80,46 @@ def test_length_is_what_was_asked(pipeline, seconds):
 def test_other_size_and_rate_need_no_other_model(pipeline):
     clip = one(pipeline, size=(48, 32), fps=16.0, seconds=1.0)
     assert clip.video.shape == (16, 48, 32, 3) and clip.fps == 16.0 and clip.audio.shape[1] == 8000
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(8.0, 17), (16.0, 17), (4.0, 5), (6.5, 13)])
+def test_at_a_lower_rate_windows_last_no_longer_than_in_training(pipeline, fps, frames):
+    windows = next(plan(Request(fps=fps, seconds=5.0), pipeline.world))
+    assert windows[0].frames == frames
+    assert windows[0].frames <= pipeline.world.seconds * fps or fps > 8
+    assert one(pipeline, fps=fps).video.shape[0] == frames
+
+
+def test_a_prompt_that_is_not_read_to_its_end_is_told(pipeline):
+    long = "rain " * 40
+    with pytest.warns(UserWarning, match="reads 128 tokens, and not 'n rain rain .*; say less"):
+        one(pipeline, prompt=long)
+
+
+def test_grey_of_sixteen_bits_keeps_its_shades(pipeline, tmp_path):
+    ramp = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    first = one(pipeline, image=tmp_path / "deep.png").video[0, ..., 0].numpy()
+    assert np.abs(first - ramp / 257).max() <= 1
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(RequestError, match=r"--image: .*floats\.tiff has numbers of 32 bits"):
+        one(pipeline, image=tmp_path / "floats.tiff")
+
+
+@pytest.mark.parametrize(
+    "given", [{"video": True}, {"video": True, "extend": "forward"}, {"audio": True}, {"seconds": 2.0}]
+)
+def test_a_checkpoint_of_single_pictures_says_so(pipeline, given):
+    world = replace(pipeline.world, frames=1)
+    request = Request(**{k: film() if v is True else v for k, v in given.items()})
+    with pytest.raises(RequestError, match="makes single pictures only"):
+        next(plan(request, world))
+    assert next(plan(Request(prompt="rain"), world))[0].frames == 1
+
+
+def test_inpainting_the_beginning_of_a_long_film(pipeline):
+    clip = one(pipeline, video=film(40), mask=(0.0, 0.0, 0.5, 1.0), seconds=2.0)
+    assert clip.video.shape[0] == 16
 
 
 def test_video_to_audio_returns_the_frames_untouched(pipeline):
@@ -285,6 +329,8 @@ def test_sources_of_other_formats_are_brought_onto_the_grid(pipeline):
         ({"video": film(), "time_span": (5.0, 6.0)}, "--time-span"),
         ({"video": film(2), "extend": "backward"}, "--video has 2 frames"),
         ({"video": film(), "strength": 0.0}, "--strength"),
+        ({"video": film(40), "strength": 0.5}, "a shorter clip, --seconds of its beginning"),
+        ({"video": film(40), "mask": (0.0, 0.0, 0.5, 1.0)}, "--seconds, or a --time-span"),
         ({"seconds": -1.0}, "--seconds"),
         ({"mask": (0.5, 0.0, 0.4, 1.0), "video": film()}, "--mask"),
         ({"task": "diffusion_forcing"}, "staircase"),

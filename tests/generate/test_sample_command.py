@@ -165,6 +165,7 @@ def test_existing_files_are_kept_unless_overwritten(folder, tmp_path):
         (["--size", "33x32"], "--size 33x32"),
         (["--prompts-file", "nowhere.txt"], "nowhere.txt"),
         (["--num", "0"], "--num 0"),
+        (["--batch-size", "-1"], "--batch-size -1 must be at least 1"),
         (["--num", "2"], "--out"),
         (["--strength", "2", "--video", "film.mp4"], "--strength 2"),
         (["--guidance-interval", "0.9", "0.1"], "guidance.interval"),
@@ -206,6 +207,8 @@ def test_prompts_file_mistakes_name_the_line(folder, tmp_path):
     for text, message in (
         ('{"prompt": 1', "line 1"),
         ('{"prompt": "a"}\n{"promt": "b"}', "line 2.*promt"),
+        ('{"prompt": "a"}\n\n{"seconds": "two"}', "p.jsonl, line 3: .*--seconds.*'two'"),
+        ('{"video": "a.mp4", "mask": [0.2, 0.2, 0.6, 0.6]}', "line 1: 0.2 0.6 0.6 in .*--mask"),
         ("", "empty"),
     ):
         (tmp_path / "p.jsonl").write_text(text)

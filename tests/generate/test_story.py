@@ -16,6 +16,7 @@ from sora2.generate.grid import Grid, World
 from sora2.generate.plan import plan
 from sora2.generate.request import Card, SamplingConfig
 from sora2.generate.story import parse_cards
+from sora2.generate.streaming import chunk_seed
 from sora2.generate.window import Window
 from sora2.media import read_clip
 from sora2.model.config import AttentionConfig
@@ -120,6 +121,22 @@ def test_a_clip_is_continued_by_cards_on_the_clock_of_all_of_it():
     assert (clip.video[32:] == 2).all() and (clip.video[24:32] == 1).all()
 
 
+def test_a_cut_where_a_film_ends_begins_a_shot():
+    request = Request(
+        story=parse_cards(("0: one", "3 cut: two")), video=make_small(24), extend="forward", seconds=2.0
+    )
+    windows, clip = made_by(request)
+    assert [(w.prompt, w.task, w.arguments) for w in windows] == [("two", "text_to_av", {})]
+    assert clip.video.shape[0] == 40 and windows[0].seed != request.seed
+
+
+def test_a_film_is_continued_until_its_last_card_has_been_shown():
+    _, clip = made_by(
+        Request(story=parse_cards(("0: one", "6: two")), video=make_small(24), extend="forward")
+    )
+    assert clip.video.shape[0] == 48 + 17
+
+
 def make_small(frames: int) -> Clip:
     return Clip(
         torch.full((frames, 16, 16, 3), 9, dtype=torch.uint8),
@@ -144,7 +161,7 @@ def test_words_of_a_card_are_timed_from_its_beginning():
         (("1: one",), "first card begins at 1 s, where it must be 0"),
         (("0: one", "2: two", "2: three"), "a card at 2 s comes after one at 2 s; their seconds must rise"),
         (("0: one", "2: two", "2.01: three"), "begin with the same frame at 8 fps"),
-        (("0: one", "9: two"), "the card at 9 s begins after the end of a clip of 3 s"),
+        (("0: one", "9: two"), "the card at 9 s begins after the end of a clip of 3 s; give more --seconds"),
         (("0: one", "then two"), "'then two' is not a card; write"),
         (("nowhere.txt",), "nowhere.txt does not exist"),
     ],
@@ -223,6 +240,17 @@ def test_two_cards_of_one_streamed_chunk_are_refused_before_anything_is_sampled(
             on_step=lambda *step: told.append(step),
         )
     assert not told
+
+
+def test_a_card_that_no_streamed_chunk_would_be_told_is_refused(streaming):
+    with pytest.raises(RequestError, match=r"the card 1\.875 s after its shot begins comes too late in 2 s"):
+        streaming.generate([Request(story=parse_cards(("0: rain", "1.875: snow")), seconds=2.0)])
+
+
+def test_shots_and_chunks_have_noise_of_their_own():
+    windows, _ = made_by(Request(story=tuple(Card(3.0 * k, "rain", cut=True) for k in range(4)), seed=3))
+    seeds = [chunk_seed(w.seed, chunk) for w in windows for chunk in range(8)]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_words_are_told_on_the_clock_of_a_streamed_chunk(streaming):

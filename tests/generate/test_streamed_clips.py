@@ -12,7 +12,7 @@ from sora2.diffusion.noise_levels import Trajectory
 from sora2.diffusion.samplers import SeededNoise, euler, start_state
 from sora2.generate import Pipeline, Request
 from sora2.generate.request import SamplingConfig
-from sora2.generate.streaming import StreamedSampler, place
+from sora2.generate.streaming import StreamedSampler, chunk_seed, place
 from sora2.model.config import AttentionConfig
 from sora2.model.streaming import Film
 from sora2.types import Batch, clean_modality
@@ -83,7 +83,7 @@ def test_streamed_sampling_equals_sampling_with_the_whole_film_at_every_step(
                 return chunk.of(whole(place(state, chunk, now), place(film_levels, chunk, levels)))
 
             noise = SeededNoise(
-                [(5 + 0x9E3779B97F4A7C1 * at) % 2**62],
+                [chunk_seed(5, at)],
                 {n: tuple(x.shape[1:]) for n, x in chunk.of(state).items()},
             )
             start = start_state(chunk.of(state), noise(), trajectory)

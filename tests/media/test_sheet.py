@@ -64,6 +64,11 @@ def test_long_titles_and_short_clips_fit(tmp_path):
     assert contact_sheet(short, tmp_path / "new" / "a.png", title="word " * 80).exists()
 
 
+def test_a_title_is_text_whatever_is_in_it(tmp_path):
+    clip = Clip(torch.zeros(2, 16, 64, 3, dtype=torch.uint8), fps=16.0)
+    assert contact_sheet(clip, tmp_path / "a.png", title="win $$ now, 100% $a_$ \\frac").exists()
+
+
 def test_what_cannot_be_drawn(tmp_path):
     with pytest.raises(MediaError, match="neither pictures nor sound"):
         contact_sheet(Clip(key="nothing"), tmp_path / "a.png")
