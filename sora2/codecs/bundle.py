@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -52,6 +53,18 @@ class Codecs:
         """Numbers per token of "video", "audio" and "text": what a transformer over these codecs takes."""
         text = _need(self.text, "text")
         return {"video": video.token_width, "audio": audio.token_width, "text": text.width}
+
+    def weights_digest(self) -> str:
+        """Of all weights of video and audio codec, the decoders' too, of which a fingerprint says nothing."""
+        digest = hashlib.sha256()
+        for codec in (self.video, self.audio):
+            if codec is not None:
+                for name, tensor in sorted(codec.state_dict().items()):
+                    digest.update(
+                        name.encode()
+                        + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                    )
+        return digest.hexdigest()[:16]
 
     def spreads(self) -> dict[str, list[float]]:
         """Standard deviations of the latent channels of "video" and "audio"."""

@@ -121,7 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="also generate N captions with gravity and material changed, same seed; gives the response slopes",
+        help="also generate N captions with gravity and material changed, same seed, from text alone; gives the "
+        "response slopes",
     )
     add("--batch-size", type=int, default=8)
     add("--device", help="default: cuda if there is one, else cpu")
@@ -198,6 +199,15 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
+    of_folder = {"--expect-fps": args.expect_fps, "--expect-seconds": args.expect_seconds}
+    given = [flag for flag, value in of_folder.items() if value is not None]
+    given += ["--expect-sound"] if args.expect_sound else []
+    if given and args.folder is None:
+        raise MetricError(f"{', '.join(given)}: of films of --folder alone")
+    made = {"--task": "text_to_av", "--wording": "grammar", "--seeds": 1, "--interventions": 0}
+    asked = [flag for flag, usual in made.items() if getattr(args, flag[2:]) != usual]
+    if asked and args.checkpoint is None:
+        raise MetricError(f"{', '.join(asked)}: of what a --checkpoint makes alone")
     if args.steps is not None and args.steps < 1:
         raise MetricError(f"--steps {args.steps} must be at least 1")
     if args.sound_checkpoint is not None and (args.checkpoint is None or args.task != "text_to_av"):

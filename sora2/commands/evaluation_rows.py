@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sora2.types import Clip
 
 
+#: Rows of clips of the Toybox, which a folder must not be taken for.
+CONTROLS = ("real", "codec round trip", "shuffled audio", "wrong enrolment", "frozen frame")
+
+
 def load_pipeline(args: argparse.Namespace) -> Pipeline | Cascade:
     import torch
 
@@ -129,7 +133,7 @@ def generated_rows(
     if args.interventions:
         changed = intervened_clips(config, args.interventions)
         made = generated_items(pipeline, changed, place / "interventions", seeds=1, **common)
-        what = f"{args.interventions} captions, one attribute changed at a time"
+        what = f"text_to_av, {args.interventions} captions x 1 seed, one attribute changed at a time"
         rows.append(Row("interventions", what, made, len(made)))
     return rows
 
@@ -141,9 +145,11 @@ def folder_row(args: argparse.Namespace) -> Row:
     from sora2.metrics.sources import find_films, folder_items
 
     films = find_films(args.folder)
-    items = list(folder_items(films, seconds=args.seconds, shorter_side=args.shorter_side))
+    items = list(folder_items(films, args.folder, seconds=args.seconds, shorter_side=args.shorter_side))
     expected = Expected(args.expect_seconds, args.expect_fps, args.expect_sound)
     name = args.folder.resolve().name
+    if name in CONTROLS:
+        name = f"folder {name}"
     return Row(name, f"{len(films)} films of {args.folder}", items, len(items), expected)
 
 

@@ -10,7 +10,7 @@ Hydra overrides over configs/train.yaml, for example
   sora2 train experiment=toybox_demo trainer.max_samples=20000
   sora2 train experiment=film dry_run=true        print the plan, allocate nothing
   sora2 train experiment=toybox_demo trainer=ddp trainer.devices=8
-A run continues from its newest checkpoint when the same command is given again (resume=false starts anew)."""
+A run continues from its newest checkpoint when the same command is given again; another one has another name=."""
 
 
 def main(argv: list[str]) -> int:

@@ -48,6 +48,6 @@ def encode_captions(
                 samples.append((meta["key"], pack_latents(kept | words, {**meta, **info}, caption)))
             yield samples
 
-    settings = {"command": "encode", "latents": index.content_hash(), **info}
+    settings = {"command": "encode", "latents": index.bytes_hash(), **info}
     yield from write_counterparts(index, out, settings, make, overwrite=overwrite)
     dataset.close()

@@ -26,6 +26,9 @@ from sora2.data.shards import write_counterparts
 from sora2.data.speech import caption_of, encode_words
 from sora2.types import Clip, ShapeError
 
+#: Captions that are encoded at once to see which are cut.
+TEXTS = 64
+
 
 def geometry(codecs: Codecs) -> dict[str, Any]:
     """What the loader must know to turn latents into tokens with positions."""
@@ -181,7 +184,7 @@ def encode_shards(
     info = describe(codecs)
     settings = {
         "command": "encode",
-        "raw": index.content_hash(),
+        "raw": index.bytes_hash(),
         "dtype": str(dtype).removeprefix("torch."),
         **info,
     }
@@ -197,9 +200,15 @@ def cut_captions(folder: Path, wider: TextEncoder) -> list[str]:
     """Keys of the latent clips whose caption lost its end, judged by an encoder that takes more tokens."""
     dataset = LatentDataset(folder)
     longest = dataset.index.geometry["text"]["max_tokens"]
-    samples = (dataset[i] for i in range(len(dataset)))
-    full = [s for s in samples if s.text is not None and s.text.shape[0] >= longest]
-    if not full:
-        return []
-    _, mask = wider.encode([s.caption for s in full])  # (B, L)
-    return [s.key for s, tokens in zip(full, mask.sum(dim=1).tolist(), strict=True) if tokens > longest]
+    full = [
+        (s.key, s.caption)
+        for s in (dataset[i] for i in range(len(dataset)))
+        if s.text is not None and s.text.shape[0] >= longest
+    ]
+    cut: list[str] = []
+    for first in range(0, len(full), TEXTS):
+        part = full[first : first + TEXTS]
+        _, mask = wider.encode([caption for _, caption in part])  # (B, L)
+        counts = mask.sum(dim=1).tolist()
+        cut += [key for (key, _), tokens in zip(part, counts, strict=True) if tokens > longest]
+    return cut

@@ -147,6 +147,7 @@ def plan_spans(films: Sequence[Film], config: IngestConfig) -> tuple[list[Span],
 def dropped_clip(film: Film, start: float, reason: str, value: float) -> dict[str, Any]:
     return {
         "file": film.path.name,
+        "film": film.name,
         "start_seconds": round(start, 3),
         "reason": reason,
         "value": round(value, 4),

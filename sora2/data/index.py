@@ -132,7 +132,7 @@ class ShardIndex:
         return self.folder / self.shards[self.shard[sample]]["file"]
 
     def content_hash(self) -> str:
-        """Identity of the sample set and its order, whatever the folder is called."""
+        """Identity of the sample set and its order, whatever the folder is called: which clips, not what they hold."""
         digest = hashlib.sha256()
         for shard in self.shards:
             digest.update(f"{shard['file']}:{shard['samples']};".encode())
@@ -140,6 +140,10 @@ class ShardIndex:
         digest.update(repr(self.buckets).encode() + self.bucket.tobytes())
         digest.update("\n".join(self.persons).encode())
         return digest.hexdigest()[:16]
+
+    def bytes_hash(self) -> str:
+        """Identity of all that the clips hold, captions included."""
+        return hashlib.sha256(self.content_hash().encode() + self.checksum.tobytes()).hexdigest()[:16]
 
     @classmethod
     def from_entries(cls, folder: Path, entries: Iterable[ShardEntry]) -> ShardIndex:

@@ -130,7 +130,7 @@ def write_clips(
                     dropped.append(result.refusal)
                 if result.members is not None:
                     (validation if span.split == VALIDATION else train).write(span.key, result.members)
-                    kept[span.film.path.name, span.split] += 1
+                    kept[span.film.name, span.split] += 1
                 progress(1)
         report = make_report(films, spans, kept, dropped, config)
         if not kept:
@@ -164,11 +164,12 @@ def make_report(
     """Counts per file and in total, every dropped clip with its reason, licences, settings."""
     files: list[dict[str, Any]] = []
     for film in films:
-        name = film.path.name
-        reasons = Counter(d["reason"] for d in dropped if d["file"] == name)
+        name = film.name
+        reasons = Counter(d["reason"] for d in dropped if d["film"] == name)
         files.append(
             {
-                "file": name,
+                "file": film.path.name,
+                "film": name,
                 "licence": film.sidecar.licence,
                 "source": film.sidecar.source,
                 "seconds": round(sum(s.seconds for s in film.shots), 3),

@@ -85,6 +85,11 @@ class LoaderConfig:
     mirror: float = 0.0  # raw clips only: share of samples with left and right exchanged
     streams: tuple[str, ...] = STREAMS  # raw clips only: what is decoded; foreground: see `collate_raw`
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("workers", 0), ("prefetch", 1), ("shuffle_shards", 1)):
+            if getattr(self, name) < least:
+                raise DataError(f"data.{name}={getattr(self, name)} must be at least {least}")
+
 
 def build_loader(
     config: LoaderConfig,

@@ -40,6 +40,11 @@ class Corpus:
         rows = [o.features[name] for o in outcomes if o.features.get(name) is not None]
         return np.array(rows, np.float64) if rows else np.zeros((0, 0))
 
+    def prompts(self, name: str, *, of_reference: bool = False) -> list[str]:
+        """Of the clips that have such a description: clips of one prompt are not independent."""
+        outcomes = self.reference if of_reference else self.outcomes
+        return [o.prompt for o in outcomes if o.features.get(name) is not None]
+
     def details(self, name: str) -> list[dict[str, Any]]:
         """Details of a clip metric where it was measured.
 

@@ -72,8 +72,10 @@ class Evaluation:
         return {name: failed[name] for name in GATES}
 
     def measured_anything(self, row: str) -> bool:
-        """Whether any metric has a value on any clip of a row."""
-        return any(s.measured for s in self.summaries[row].values())
+        """Whether any metric has a value on any clip of a row, or on all of it."""
+        return any(s.measured for s in self.summaries[row].values()) or any(
+            value.measured for value in self.corpora[row].values()
+        )
 
 
 def evaluate_rows(
@@ -92,11 +94,12 @@ def evaluate_rows(
     """
     corpus_metrics = {} if corpus_metrics is None else dict(corpus_metrics)
     features = tuple(dict.fromkeys(f for m in corpus_metrics.values() for f in m.features))
+    weights = tuple(dict.fromkeys(w for m in corpus_metrics.values() for w in m.weights))
     result = Evaluation(dict(metrics), corpus_metrics)
     with tqdm(total=sum(r.size for r in rows), unit="clip", desc="evaluate", disable=not progress) as bar:
         for row in rows:
             bar.set_postfix_str(row.name)
-            task = Task(tuple(metrics), features, row.expected)
+            task = Task(tuple(metrics), features, weights, row.expected)
             file = None if cache is None else cache / f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}.jsonl"
             outcomes = []
             for outcome in measure_all(row.items, task, workers=workers, cache_file=file):

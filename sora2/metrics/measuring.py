@@ -30,6 +30,7 @@ class Task:
 
     metrics: tuple[str, ...]
     features: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()  # of the features
     expected: Expected = field(default_factory=Expected)
 
 
@@ -119,11 +120,12 @@ def fingerprint(item: Item, task: Task) -> str:
     digest = hashlib.sha256(code_fingerprint().encode())
     plain = [item.key, item.prompt, item.seed, item.path, item.failure, item.truth, asdict(task)]
     known = all_metrics()
-    plain.append(weights_state(w for name in task.metrics for w in known[name].weights))
+    needed = dict.fromkeys([*(w for name in task.metrics for w in known[name].weights), *task.weights])
+    plain.append(weights_state(needed))
     digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
     enrolment = () if item.clip is None else item.clip.meta.get("enrolment", ())
     for clip in (item.clip, item.reference, *enrolment):
-        digest.update(_clip_digest(clip))
+        digest.update(clip_digest(clip))
     return digest.hexdigest()
 
 
@@ -143,7 +145,8 @@ def outcome_from(plain: dict[str, Any]) -> Outcome:
     return Outcome(**{**plain, "values": values, "size": tuple(plain["size"])})
 
 
-def _clip_digest(clip: Clip | None) -> bytes:
+def clip_digest(clip: Clip | None) -> bytes:
+    """Of its pictures and its sound."""
     if clip is None:
         return b"none"
     digest = hashlib.sha256(f"{clip.fps} {clip.sample_rate}".encode())

@@ -124,6 +124,7 @@ class CorpusMetric:
     description: str
     group: str
     weights: tuple[str, ...]
+    rests_on: tuple[str, ...]  # clip metrics whose details it reads
     measure: Callable[[Corpus], MetricValue]
 
     def __call__(self, corpus: Corpus) -> MetricValue:
@@ -234,6 +235,7 @@ def corpus_metric(
     features: Iterable[str] = (),
     compares: bool = False,
     weights: Iterable[str] = (),
+    rests_on: Iterable[str] = (),
     description: str = "",
 ) -> Callable[[Callable[[Corpus], MetricValue]], Callable[[Corpus], MetricValue]]:
     """Register the decorated function of a `Corpus` as a corpus metric."""
@@ -249,6 +251,7 @@ def corpus_metric(
             description if description else _first_paragraph(function),
             function.__module__.rpartition(".")[2],
             tuple(weights),
+            tuple(rests_on),
             function,
         )
         return function
@@ -275,7 +278,7 @@ def all_corpus_metrics() -> dict[str, CorpusMetric]:
 def select_metrics(
     names: Iterable[str] | None = None,
 ) -> tuple[dict[str, Metric], dict[str, CorpusMetric]]:
-    """The named clip and corpus metrics; when None, all whose weights are there.
+    """The named clip and corpus metrics, and clip metrics that these rest on; when None, all whose weights are there.
 
     Raises:
         MetricError: an unknown name (the message lists the known ones), or one whose weights are missing (the message
@@ -296,7 +299,9 @@ def select_metrics(
         missing = missing_weights(found.weights)
         if missing:
             raise MetricError(f"metric {name} needs weights: {'; '.join(missing)}")
-    return {n: clip[n] for n in wanted if n in clip}, {n: corpus[n] for n in wanted if n in corpus}
+    rest = [n for name in wanted if name in corpus for n in corpus[name].rests_on]
+    chosen = {n: clip[n] for n in dict.fromkeys([*wanted, *rest]) if n in clip}
+    return chosen, {n: corpus[n] for n in wanted if n in corpus}
 
 
 def _excess_of(function: ClipFunction, needs: frozenset[str]) -> ClipFunction:

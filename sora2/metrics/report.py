@@ -36,7 +36,7 @@ INTRODUCTION = (
     "Estimates are means (or medians, where stated) over the clips that could be measured, with 95 % bootstrap "
     "intervals that draw whole prompts. A clip that cannot be measured counts as a failure in every success rate. "
     "The control rows say what each number means: real is the ceiling, shuffled audio the chance level of synchrony, "
-    "frozen frame what a metric gives to a picture that does not move."
+    "frozen frame that a picture which does not move is refused."
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from sora2.generate import Pipeline, Request, SamplingConfig
 from sora2.generate.cascade import Cascade
 from sora2.media import MediaError, probe, read_clip, write_clip
 from sora2.metrics.controls import Item
+from sora2.metrics.measuring import clip_digest
 from sora2.metrics.task_requests import CONDITIONS, FIXES_PATHS
 from sora2.metrics.transcripts import spoken_words
 from sora2.metrics.values import MetricError
@@ -81,26 +83,28 @@ def find_films(folder: Path) -> list[Path]:
     return films
 
 
-def folder_items(films: list[Path], *, seconds: float, shorter_side: int) -> Iterator[Item]:
+def folder_items(films: list[Path], folder: Path, *, seconds: float, shorter_side: int) -> Iterator[Item]:
     """Read clips one by one. A file that cannot be read is an item without a clip, never an exception.
 
     KEY.json beside KEY.mp4 may hold `truth` (as the toybox writes it), `caption` or `request.prompt`, `seed`, and
     `enrolment`: names of other films, relative to it, of the person who should be in this one.
-    Pictures larger than `shorter_side` are scaled down to it; at most `seconds` are read.
+    Pictures larger than `shorter_side` are scaled down to it; at most `seconds` are read. Films of subfolders of
+    `folder` have its name before theirs.
     """
     for film in films:
+        key = "--".join(film.relative_to(folder).with_suffix("").parts)
         try:
             side = read_sidecar(film.with_suffix(".json"))
             clip = _read_film(film, seconds, shorter_side)
             enrolled = tuple(_read_film(film.parent / n, seconds, shorter_side) for n in side["enrolment"])
         except UserError as error:
             tqdm.write(f"warning: {film.name} counts as a failure: {error}")
-            yield Item(film.stem, film.stem, None, failure=f"cannot be read: {error}", path=str(film))
+            yield Item(key, key, None, failure=f"cannot be read: {error}", path=str(film))
             continue
         if side["enrolment"]:
             clip = clip.replace(meta={**clip.meta, "enrolment": enrolled})
-        prompt = side["prompt"] if side["prompt"] else film.stem
-        yield Item(film.stem, prompt, clip, side["truth"], seed=side["seed"], path=str(film))
+        prompt = side["prompt"] if side["prompt"] else key
+        yield Item(key, prompt, clip, side["truth"], seed=side["seed"], path=str(film))
 
 
 def _read_film(film: Path, seconds: float, shorter_side: int) -> Clip:
@@ -178,14 +182,17 @@ def generated_items(
         "dtype": pipeline.info.get("dtype"),
         "sampling": str(sampling),
         "task": task,
+        "decoders": pipeline.codecs.weights_digest(),
     }
     stride = pipeline.world.temporal_stride
     truths = {clip.key: expected(clip.meta["truth"], task) for clip in real}
+    given = {clip.key: {**CONDITIONS[task](clip, stride), **_cameo(clip, pipeline)} for clip in real}
+    marks = {key: {**settings, "given": _digest(parts)} for key, parts in given.items()}
     wanted = [(clip, first_seed + s) for clip in real for s in range(seeds)]
     found = {
         (clip.key, seed): item
         for clip, seed in wanted
-        if (item := _made_before(folder, clip, seed, settings, truths[clip.key])) is not None
+        if (item := _made_before(folder, clip, seed, marks[clip.key], truths[clip.key])) is not None
     }
     missing = [(clip, seed) for clip, seed in wanted if (clip.key, seed) not in found]
     with tqdm(
@@ -194,20 +201,14 @@ def generated_items(
         for start in range(0, len(missing), pipeline.batch_size):
             group = missing[start : start + pipeline.batch_size]
             requests = [
-                Request(
-                    prompt=clip.caption,
-                    seed=seed,
-                    sampling=sampling,
-                    **CONDITIONS[task](clip, stride),
-                    **_cameo(clip, pipeline),
-                )
+                Request(prompt=clip.caption, seed=seed, sampling=sampling, **given[clip.key])
                 for clip, seed in group
             ]
             for (source, seed), made in zip(group, pipeline.generate(requests), strict=True):
                 path = _path(folder, source, seed)
                 truth = truths[source.key]
                 write_clip(made, path, lossless_audio=True, crf=GENERATED_CRF)
-                side = {"caption": source.caption, "seed": seed, "truth": truth, **settings}
+                side = {"caption": source.caption, "seed": seed, "truth": truth, **marks[source.key]}
                 save_json(side, path.with_suffix(".json"))
                 found[source.key, seed] = _kept(path, source, seed, truth)
                 bar.update()
@@ -222,6 +223,15 @@ def _cameo(clip: Clip, pipeline: Pipeline | Cascade) -> dict[str, Any]:
     return {"cameo": enrolled[0], "consent": "enrolment of the evaluation"}
 
 
+def _digest(given: dict[str, Any]) -> str:
+    """Of what a request is given beside its caption."""
+    digest = hashlib.sha256()
+    for name, value in sorted(given.items()):
+        digest.update(name.encode())
+        digest.update(clip_digest(value) if isinstance(value, Clip) else repr(value).encode())
+    return digest.hexdigest()[:16]
+
+
 def _path(folder: Path, source: Clip, seed: int) -> Path:
     return folder / f"{source.key}-seed{seed}.mp4"
 
@@ -229,7 +239,7 @@ def _path(folder: Path, source: Clip, seed: int) -> Path:
 def _made_before(
     folder: Path, source: Clip, seed: int, settings: dict[str, Any], truth: dict[str, Any]
 ) -> Item | None:
-    """A clip that an interrupted run has made of the same checkpoint, caption and seed."""
+    """A clip that an interrupted run has made by the same weights of the same caption, seed and conditions."""
     path = _path(folder, source, seed)
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None

@@ -20,6 +20,15 @@ class Interval:
     clusters: int  # independent groups of them
 
 
+def resample(clusters: Sequence[Hashable], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of one bootstrap draw of whole clusters: as many clusters as there are, with replacement."""
+    members: dict[Hashable, list[int]] = {}
+    for row, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(row)
+    groups = list(members.values())
+    return np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
+
+
 def clustered_bootstrap(
     values: Sequence[float],
     clusters: Sequence[Hashable],

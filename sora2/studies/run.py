@@ -205,10 +205,17 @@ class StudyRunner:
         }
 
     def write_record(self) -> None:
-        """Everything measured so far, in the order of the study."""
+        """Everything measured so far under the study as it is, in its order."""
         order = list(self.study.cells)
         entries = [json.loads(path.read_text()) for path in (self.folder / "cells").glob("*.json")]
         entries = [e for e in entries if e["cell"] in order]
+        earlier = [e for e in entries if e["asked"] != self._fingerprint(e["cell"], e["seed"])]
+        for e in earlier:
+            print(
+                f"{self.name}: {e['cell']}, seed {e['seed']}: left out, the study asked otherwise then",
+                flush=True,
+            )
+        entries = [e for e in entries if e not in earlier]
         entries.sort(key=lambda e: (order.index(e["cell"]), e["seed"]))
         save_json(
             {

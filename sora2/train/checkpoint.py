@@ -95,6 +95,6 @@ def check_resumable(saved: dict[str, Any], config: TrainConfig, path: Path) -> l
         lines = "\n".join(f"  {k}: checkpoint {a!r}, this run {b!r}" for k, (a, b) in fixed.items())
         raise ConfigError(
             f"checkpoint {path} belongs to another run:\n{lines}\n"
-            "Use the same values, another `name=`, or `resume=false init_from=FOLDER` to start from its weights."
+            "Use the same values, another `name=`, or `init_from=FOLDER` with another name to start from its weights."
         )
     return [f"{k}: {a!r} -> {b!r}" for k, (a, b) in differing.items()]

@@ -45,7 +45,11 @@ def _explain(error: Exception, config_dir: Path) -> str:
     with initialize_config_dir(str(config_dir), version_base=None):
         known = _keys(OmegaConf.to_container(compose("train"), resolve=False))
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "; `sora2 train dry_run=true` prints the known keys"
+    hint = (
+        f"; did you mean {close[0]!r}?"
+        if close
+        else "; configs/train.yaml and the groups beside it have the known ones"
+    )
     return f"unknown config key {key!r}{hint}"
 
 

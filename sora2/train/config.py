@@ -105,8 +105,10 @@ class TrainerConfig:
             "checkpoint_every_samples",
             "log_every_steps",
             "sequence_devices",
+            "keep_checkpoints",
+            "render_every_samples",
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be at least 1")
         if self.shard_devices is not None and self.strategy != "fsdp":
             raise ConfigError(
@@ -135,6 +137,10 @@ class EmaConfig:
     def __post_init__(self) -> None:
         if not self.sigma_rel or any(not 0 < s < 0.28 for s in self.sigma_rel):
             raise ConfigError(f"ema.sigma_rel={list(self.sigma_rel)} must hold values between 0 and 0.28")
+        if self.snapshot_every_samples is not None and self.snapshot_every_samples < 1:
+            raise ConfigError(
+                f"ema.snapshot_every_samples={self.snapshot_every_samples} must be at least 1, or null"
+            )
 
 
 @dataclass(frozen=True)

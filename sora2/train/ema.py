@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX
 
 from sora2.atomic import save_safetensors
 from sora2.errors import UserError
@@ -133,9 +134,10 @@ def reconstruct(folder: Path, sigma_rel: float, at_samples: int | None = None) -
 
 
 def named_parameters(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Parameters and float buffers of several modules under "module.name"."""
+    """Parameters and float buffers of several modules under "module.name", whether activations are checkpointed or
+    not, as in `state_dict`."""
     return {
-        f"{prefix}.{name}": tensor
+        f"{prefix}.{name.replace(_CHECKPOINT_PREFIX, '')}": tensor
         for prefix, module in modules.items()
         for name, tensor in list(module.named_parameters()) + list(module.named_buffers())
         if tensor.is_floating_point()

@@ -28,7 +28,7 @@ def describe(config: TrainConfig, recipe_lines: Iterable[tuple[str, str]], batch
         ("run", f"{config.name} -> {folder}" + (f", continues {newest.name}" if newest and config.resume else "")),
         *recipe_lines,
         ("step", f"{step} samples = {batch_size} x {t.accumulate} accumulated x {devices}"),
-        ("length", f"{t.max_samples:,} samples = {t.max_samples // step:,} steps" + _minutes(t.max_minutes)),
+        ("length", f"{t.max_samples:,} samples = {-(-t.max_samples // step):,} steps" + _minutes(t.max_minutes)),
         ("optimizer", f"{rates}, {o.schedule}, EMA {list(config.ema.sigma_rel)}" + _only(config.train_only)),
         ("precision", f"{t.precision} on {t.accelerator}, strategy {t.strategy}" + (", compiled" if t.compile else "")),
         ("kernels", str(cpu_kernels()) if t.accelerator != "gpu" else "of the GPU"),

@@ -84,6 +84,17 @@ def test_encoding_into_latents_of_other_codecs_is_refused(raw, tmp_path, codecs)
     assert LatentDataset(out).index.fingerprints["video"] == "retrained"
 
 
+def test_encoding_clips_of_the_same_keys_that_hold_something_else_is_refused(tmp_path, codecs):
+    clip = moving_clip("a")
+    for name, told in (("first", clip), ("second", clip.replace(caption="corrected"))):
+        with ShardWriter(tmp_path / name) as writer:
+            writer.write(clip.key, pack_clip(told, crf=8))
+    out = tmp_path / "latents"
+    list(encode_shards(tmp_path / "first", out, codecs))
+    with pytest.raises(DataError, match="--overwrite"):
+        list(encode_shards(tmp_path / "second", out, codecs))
+
+
 def test_clips_that_the_codecs_cannot_hold_are_refused_before_any_work(tmp_path, codecs):
     def shards(name: str, clip) -> str:
         with ShardWriter(tmp_path / name) as writer:

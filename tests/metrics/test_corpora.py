@@ -1,5 +1,7 @@
 """Metrics of a set: distances between distributions, responses to commands, chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,23 @@ def test_synchrony_beyond_chance(clips, outcomes):
     real, wrong = metric(Corpus(outcomes)), metric(Corpus(shuffled))
     assert real.value > 0.8 and abs(wrong.value) < 0.15
     assert not metric(Corpus(outcomes[:2])).measured
+
+
+def test_clips_of_one_caption_are_no_chance_and_count_once(outcomes):
+    """Seeds of a caption may sound alike: they are not partners of each other, and intervals draw captions."""
+    metric = CORPUS["av_f1_45_above_chance"]
+    single = metric(Corpus(outcomes))
+    several = [replace(o, seed=seed) for o in outcomes for seed in range(3)]
+    found = metric(Corpus(several))
+    assert found.value == pytest.approx(single.value, abs=0.05)
+    width = [np.ptp(v.details["interval"]) for v in (single, found)]
+    assert width[1] == pytest.approx(width[0], rel=0.3)
+    alike = metric(Corpus([replace(o, prompt="one") for o in outcomes]))
+    assert not alike.measured and "all clips are of one caption" in alike.reason
+    distances = [
+        CORPUS["mmd_motion"](Corpus(rows, outcomes)).details["interval"] for rows in (outcomes, several)
+    ]
+    assert np.ptp(distances[1]) > 0.6 * np.ptp(distances[0])
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.5, 0.0])

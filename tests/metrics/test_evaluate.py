@@ -11,8 +11,11 @@ from sora2.commands import evaluate
 from sora2.generate import Grid, SamplingConfig, World
 from sora2.media import read_clip, write_clip
 from sora2.metrics.controls import Item, codec_round_trip, real_items, shuffled_audio
+from sora2.metrics.evaluation import Evaluation
+from sora2.metrics.registry import select_metrics
 from sora2.metrics.sources import commanded
-from sora2.metrics.values import MetricError
+from sora2.metrics.task_requests import CONDITIONS
+from sora2.metrics.values import MetricError, MetricValue
 from sora2.toybox import Toybox, ToyboxConfig
 
 
@@ -24,6 +27,9 @@ class BlurryCodecs:
 
     def audio_shape(self, seconds):
         return 16000
+
+    def weights_digest(self):
+        return "those of a pencil"
 
     def encode_clip(self, clip):
         return {"video": clip.video, "audio": clip.audio}
@@ -142,6 +148,41 @@ def test_a_folder_with_bad_films(tmp_path, capsys, clips):
     assert "broken.mp4 counts as a failure" in capsys.readouterr().out
 
 
+def test_films_are_told_apart_by_folder_and_never_taken_for_a_control_row(tmp_path, clips):
+    folder = tmp_path / "real"
+    for place, clip in (("a", clips[0]), ("b", clips[1])):
+        (folder / place).mkdir(parents=True)
+        write_clip(clip, folder / place / "0.mp4")
+    out = tmp_path / "out"
+    arguments = [
+        "--folder",
+        str(folder),
+        "--clips",
+        "2",
+        "--metrics",
+        "flicker",
+        "--quiet",
+        "--out",
+        str(out),
+    ]
+    assert main(["evaluate", *arguments]) == 0
+    rows = json.loads((out / "metrics.json").read_text())["rows"]
+    assert {"folder real", "real"} <= rows.keys()
+    assert [c["key"] for c in rows["folder real"]["clips"]] == ["a--0", "b--0"]
+    assert rows["folder real"]["summary"]["flicker"]["value"]["clusters"] == 2
+
+
+def test_metrics_of_a_set_alone_are_something_measured():
+    values = {"mmd_motion": MetricValue(0.1, "measured")}
+    assert Evaluation({}, {}, summaries={"films": {}}, corpora={"films": values}).measured_anything("films")
+    assert not Evaluation({}, {}, summaries={"films": {}}, corpora={"films": {}}).measured_anything("films")
+    chosen, of_set = select_metrics(["word_error_rate", "gravity_response"])
+    assert list(chosen) == ["word_accuracy", "gravity_error"] and list(of_set) == [
+        "word_error_rate",
+        "gravity_response",
+    ]
+
+
 def test_nothing_measurable_is_an_error_after_the_page(tmp_path, capsys):
     folder = tmp_path / "films"
     folder.mkdir()
@@ -162,6 +203,11 @@ def test_nothing_measurable_is_an_error_after_the_page(tmp_path, capsys):
         (["--real", "--split", "tset"], "split='tset' is unknown"),
         (["--real", "--video-codec", "x"], "give both"),
         (["--checkpoint", "{}/none"], "no such folder"),
+        (
+            ["--real", "--expect-fps", "24", "--expect-sound"],
+            "--expect-fps, --expect-sound: of films of --folder",
+        ),
+        (["--real", "--task", "loop", "--seeds", "2"], "--task, --seeds: of what a --checkpoint makes alone"),
     ],
 )
 def test_bad_input_is_named(tmp_path, capsys, arguments, message):
@@ -195,7 +241,7 @@ def test_large_films_are_scaled_down(tmp_path, clips):
 
     big = np.repeat(np.repeat(clips[0].video.numpy(), 4, axis=1), 6, axis=2)
     write_clip(clips[0].replace(video=torch.from_numpy(big)), tmp_path / "big.mp4")
-    (item,) = folder_items([tmp_path / "big.mp4"], seconds=1.0, shorter_side=64)
+    (item,) = folder_items([tmp_path / "big.mp4"], tmp_path, seconds=1.0, shorter_side=64)
     assert item.clip.video.shape[1:3] == (64, 96)
     assert item.clip.seconds == pytest.approx(1.0, abs=0.07)
     assert read_clip(tmp_path / "big.mp4").video.shape[1] == 256
@@ -251,6 +297,12 @@ def test_clips_made_before_an_interruption_are_not_made_again(tmp_path, monkeypa
     assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 5  # other settings are other clips
     pipeline.info = {**pipeline.info, "dtype": "bf16"}
     assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 7  # and so is another dtype
+    monkeypatch.setattr(BlurryCodecs, "weights_digest", lambda self: "those of a brush")
+    assert main([*arguments, "--steps", "7"]) == 0 and len(made) == 9  # or another decoder
+    given = [*arguments, "--task", "extend_forward", "--out", str(tmp_path / "given")]
+    assert main(given) == 0 and len(made) == 11
+    monkeypatch.setitem(CONDITIONS, "extend_forward", lambda clip, stride: {"audio": clip})
+    assert main(given) == 0 and len(made) == 13  # or what is given of the real clip
 
 
 @pytest.mark.parametrize(("task", "asked"), [("text_to_av", 0), ("extend_forward", 3)])

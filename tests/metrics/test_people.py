@@ -245,9 +245,9 @@ def test_enrolment_of_a_folder_is_named_in_the_json(tmp_path, cameo):
     write_clip(take, tmp_path / "people" / "take.mp4")
     side = {"caption": target.caption, "enrolment": ["people/take.mp4"]}
     (tmp_path / "target.json").write_text(json.dumps(side))
-    (item,) = folder_items([tmp_path / "target.mp4"], seconds=12.0, shorter_side=128)
+    (item,) = folder_items([tmp_path / "target.mp4"], tmp_path, seconds=12.0, shorter_side=128)
     (enrolled,) = item.clip.meta["enrolment"]
     assert enrolled.video.shape == take.video.shape
     (tmp_path / "target.json").write_text(json.dumps({**side, "enrolment": ["nobody.mp4"]}))
-    (item,) = folder_items([tmp_path / "target.mp4"], seconds=12.0, shorter_side=128)
+    (item,) = folder_items([tmp_path / "target.mp4"], tmp_path, seconds=12.0, shorter_side=128)
     assert item.clip is None and "nobody.mp4" in item.failure

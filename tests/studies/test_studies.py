@@ -150,6 +150,12 @@ def test_runs_are_trained_measured_recorded_and_not_done_twice(study, tmp_path, 
         StudyRunner("rates", study, tmp_path / "runs", record, ("optimizer.lr=0.1",)).run(("fast",), (0,))
     with pytest.raises(ConfigError, match="--cells middle"):
         runner.run(("middle",), (0,))
+    fewer = replace(
+        study, clips=study.clips - 1
+    )  # what was asked otherwise does not stand beside what is asked now
+    StudyRunner("rates", fewer, tmp_path / "runs", record).run(("slow",), (0,))
+    assert [(e["cell"], e["seed"]) for e in json.loads(record.read_text())["cells"]] == [("slow", 0)]
+    assert "rates: fast, seed 1: left out" in capsys.readouterr().out
 
 
 def test_several_processes_share_a_study(study, tmp_path, monkeypatch):

@@ -46,6 +46,22 @@ def test_the_newest_checkpoint_gives_what_the_run_gave(run, tmp_path, capsys):
     assert described[0] == described[1]
 
 
+def test_checkpointed_activations_change_no_name(run, world, tmp_path):
+    """What is exported is read as usual, and a run may switch them on where it stands."""
+    wrap = {"trainer.activation_checkpointing": "true"}
+    wrapped = train(compose_config(training_overrides(world, "wrapped", **wrap)))
+    assert weights(wrapped / "export").keys() == weights(run / "export").keys()
+    assert main(["export", str(wrapped), "--out", str(tmp_path / "wrapped")]) == 0
+    assert equal(weights(tmp_path / "wrapped"), weights(wrapped / "export"))
+    copy = tmp_path / "runs" / "exported"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("lock"))
+    overrides = training_overrides(
+        world, "exported", **wrap, **{"trainer.max_samples": 64, "ema.snapshot_every_samples": 16}
+    )
+    onwards = train(compose_config([*overrides, f"out={tmp_path / 'runs'}"]))
+    assert weights(onwards / "export").keys() == weights(run / "export").keys()
+
+
 def test_earlier_other_widths_and_live_weights(run, tmp_path):
     def export(name, *flags):
         assert main(["export", str(run), "--out", str(tmp_path / name), *flags]) == 0

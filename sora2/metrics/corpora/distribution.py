@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from sora2.metrics.corpus import Corpus
 from sora2.metrics.registry import corpus_metric
+from sora2.metrics.statistics import resample
 from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
+Distance = Callable[[Array, Array], float]
 
 #: Features on which sets are compared, and the weights that those of networks need.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -119,17 +121,15 @@ def _both(corpus: Corpus, name: str, fewest: int) -> tuple[Array, Array]:
     return (x - centre) / spread, (y - centre) / spread
 
 
-def _interval(x: Array, y: Array, distance: Callable[[Array, Array], float], kind: str) -> list[float]:
-    """95 % interval, percentile bootstrap over the clips of both sets.
+def _interval(x: Array, y: Array, corpus: Corpus, name: str, distance: Distance) -> list[float]:
+    """95 % interval, percentile bootstrap over the captions of both sets.
 
     A drawn clip that occurs twice is at distance 0 from itself, which biases every distance upwards; the interval is
     moved back by that bias.
     """
     rng = np.random.default_rng(0)
-    draws = [
-        distance(x[rng.integers(len(x), size=len(x))], y[rng.integers(len(y), size=len(y))])
-        for _ in range(BOOTSTRAPS)
-    ]
+    of_x, of_y = corpus.prompts(name), corpus.prompts(name, of_reference=True)
+    draws = [distance(x[resample(of_x, rng)], y[resample(of_y, rng)]) for _ in range(BOOTSTRAPS)]
     centre = distance(x, y)
     low, high = np.quantile(draws, (0.025, 0.975)) - (np.mean(draws) - centre)
     return [float(low), float(high)]
@@ -144,7 +144,7 @@ def _mmd_metric(name: str) -> Callable[[Corpus], MetricValue]:
             return mmd_squared(a, b, bandwidth)
 
         details: dict[str, Any] = {
-            "interval": _interval(x, y, distance, "mmd"),
+            "interval": _interval(x, y, corpus, name, distance),
             "clips": len(x),
             "reference_clips": len(y),
             "bandwidth": bandwidth,
@@ -161,7 +161,7 @@ def _frechet_metric(name: str) -> Callable[[Corpus], MetricValue]:
         x, y = _both(corpus, name, max(FEWEST_MMD, FRECHET_CLIPS_PER_DIMENSION * dimensions))
         by_size = size_bias(x, y, frechet)
         details: dict[str, Any] = {
-            "interval": _interval(x, y, frechet, "frechet"),
+            "interval": _interval(x, y, corpus, name, frechet),
             "clips": len(x),
             "reference_clips": len(y),
             "by_sample_size": by_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sora2.metrics.measures.mouth import UNNOTICED
 from sora2.metrics.mouth_lag import agreement
 from sora2.metrics.networks import whisper
 from sora2.metrics.registry import corpus_metric
+from sora2.metrics.statistics import clustered_bootstrap, resample
 from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
@@ -26,11 +28,12 @@ def _separation(corpus: Corpus, name: str) -> MetricValue:
     if len(found) < FEWEST:
         raise Unmeasurable(f"{len(found)} clips have a {name} and enrolment; {FEWEST} are needed")
     own, known = (np.array([f[key] for f in found], np.float64) for key in ("own", "enrolled"))
+    prompts = corpus.prompts(name)
     value, same, different = separation(own, known)
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(BOOTSTRAPS):
-        chosen = rng.integers(len(own), size=len(own))
+        chosen = resample(prompts, rng)
         try:
             draws.append(separation(own[chosen], known[chosen])[0])
         except Unmeasurable:
@@ -62,19 +65,24 @@ def mouth_sync_above_chance(corpus: Corpus) -> MetricValue:
     """Mean correlation of mouth and voice within a lag of 45 ms beyond that of shuffled pairs, of what is above it: 1
     perfect, 0 no better than anybody else's voice."""
     found = [o.features["mouth"] for o in corpus.outcomes if o.features.get("mouth") is not None]
+    prompts = corpus.prompts("mouth")
     if len(found) < FEWEST:
         raise Unmeasurable(f"{len(found)} clips show a mouth and have a voice; {FEWEST} are needed")
+    if len(set(prompts)) < 2:
+        raise Unmeasurable("all clips are of one caption: there is no other whose voices to try")
     mouths = [np.array([np.nan if v is None else v for v in f["opening"]], np.float64) for f in found]
     voices = [np.array(f["envelope"], np.float64) for f in found]
     own = np.array([_agrees(m, f["fps"], v) for m, f, v in zip(mouths, found, voices, strict=True)])
     other = []
-    for turn in range(1, min(len(found), 11)):  # every mouth with the voices of the next ten
-        other += [_agrees(m, found[i]["fps"], voices[(i + turn) % len(found)]) for i, m in enumerate(mouths)]
+    for i, m in enumerate(mouths):  # with the voices of the next ten clips of other captions
+        after = ((i + turn) % len(found) for turn in range(1, len(found)))
+        strangers = islice((k for k in after if prompts[k] != prompts[i]), 10)
+        other += [_agrees(m, found[i]["fps"], voices[k]) for k in strangers]
     level = float(np.mean(other))
     if level > 0.9:
         raise Unmeasurable("all clips speak alike: any voice would match")
-    draws = own[np.random.default_rng(0).integers(len(own), size=(1000, len(own)))].mean(axis=1)
-    low, high = (np.quantile(draws, (0.025, 0.975)) - level) / (1 - level)
+    drawn = clustered_bootstrap(own, prompts)
+    low, high = ((bound - level) / (1 - level) for bound in (drawn.low, drawn.high))
     details = {"correlation": float(own.mean()), "chance": level, "interval": [float(low), float(high)]}
     return MetricValue((float(own.mean()) - level) / (1 - level), "measured", details=details)
 
@@ -84,7 +92,9 @@ def _agrees(mouth: Array, fps: float, voice: Array) -> float:
     return float(found[np.abs(lags) <= UNNOTICED + 1e-9].max())
 
 
-@corpus_metric("word_error_rate", unit="%", direction="lower", features=(), weights=(whisper.WEIGHTS,))
+@corpus_metric(
+    "word_error_rate", unit="%", direction="lower", weights=(whisper.WEIGHTS,), rests_on=("word_accuracy",)
+)
 def word_error_rate(corpus: Corpus) -> MetricValue:
     """Word errors of all clips over all words asked, as the field reports it: a clip may count above 100 %. The
     recogniser is told the vocabulary, as for word_accuracy."""

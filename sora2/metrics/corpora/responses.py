@@ -72,7 +72,7 @@ def _slope(found: dict[str, Any]) -> MetricValue:
     return MetricValue(float(found.pop("slope")), "measured", details=found)
 
 
-@corpus_metric("gravity_response", unit="", direction="higher")
+@corpus_metric("gravity_response", unit="", direction="higher", rests_on=("gravity_error",))
 def gravity_response(corpus: Corpus) -> MetricValue:
     """Slope of the logarithm of measured gravity on that of commanded gravity."""
     rows = [o for o in corpus.outcomes if "gravity_error" in o.values and o.values["gravity_error"].measured]
@@ -83,7 +83,7 @@ def gravity_response(corpus: Corpus) -> MetricValue:
     return _slope(response(x, y, [_group(o.key) for o in rows]))
 
 
-@corpus_metric("restitution_response", unit="", direction="higher")
+@corpus_metric("restitution_response", unit="", direction="higher", rests_on=("restitution_error",))
 def restitution_response(corpus: Corpus) -> MetricValue:
     """Slope of measured restitution on that commanded, over single impacts."""
     x: list[float] = []
@@ -98,7 +98,7 @@ def restitution_response(corpus: Corpus) -> MetricValue:
     return _slope(response(x, y, groups if any(g for g in groups) else [""] * len(x)))
 
 
-@corpus_metric("pan_response", unit="", direction="higher")
+@corpus_metric("pan_response", unit="", direction="higher", rests_on=("pan_error",))
 def pan_response(corpus: Corpus) -> MetricValue:
     """Slope of the place of impacts in the stereo sound on that in the picture."""
     x: list[float] = []
@@ -109,7 +109,7 @@ def pan_response(corpus: Corpus) -> MetricValue:
     return _slope(response(x, y, [""] * len(x)))
 
 
-@corpus_metric("material_response", unit="", direction="higher")
+@corpus_metric("material_response", unit="", direction="higher", rests_on=("struck_material",))
 def material_response(corpus: Corpus) -> MetricValue:
     """Share of balls that sound of their material, beyond what guessing one of three would reach: 1 all, 0 chance."""
     right = total = 0
