@@ -15,7 +15,7 @@ STAMP := $(VENV)/.sora2-installed
 export PYTHONUNBUFFERED := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu train-words data-whole train-whole train-whole-gpu data-film train-film clean
+.PHONY: help setup demo test test-all lint format bench speedrun data-toybox train-toybox train-toybox-gpu train-words data-whole train-whole train-whole-gpu data-talk train-talk data-film train-film clean
 
 help:
 	@echo "make demo          train, sample and evaluate on the embedded world; writes runs/demo/index.html"
@@ -26,6 +26,7 @@ help:
 	@echo "make train-words   what follows that one in the shipped checkpoint: everyday words, on a CPU"
 	@echo "make data-toybox   its data and latents alone: clips of the toy world with exact truth"
 	@echo "make train-whole-gpu WORKERS=16   the same of the whole world; make train-whole, on a CPU, is for those with days"
+	@echo "make train-talk    faces that say what stands in quotes, with a face and a voice that you give: an hour and a half of two CPU cores"
 	@echo "make speedrun      trains from nothing to a fixed gate of quality, and says what it took"
 	@echo "make data-film     film -> shards -> latents; make train-film trains on it and samples"
 
@@ -92,6 +93,12 @@ train-whole: data-whole
 train-whole-gpu: DEVICE = cuda
 train-whole-gpu: data-whole
 	$(VENV)/bin/sora2 train experiment=toybox_s_gpu $(TRAIN)
+
+data-talk: $(STAMP)
+	$(VENV)/bin/sora2 toybox --latents --scenes talk --takes 4 --caption sentence+prompt --clips 8192 --validation-clips 256 --video-codec checkpoints/video_vae_whole --text minilm+speech --max-text-tokens 80 --workers $(WORKERS) --device $(DEVICE) --out data/shards/talk
+
+train-talk: data-talk
+	$(VENV)/bin/sora2 train experiment=toybox_talk $(TRAIN)
 
 speedrun: data-toybox
 	$(PY) scripts/speedrun.py $(SPEEDRUN)

@@ -31,7 +31,7 @@ from showcase import (
 from sora2.metrics.page import Page
 
 OUT = Path("runs/demo")
-SHIPPED, WHOLE = Path("checkpoints/toybox-s"), Path("checkpoints/toybox-whole")
+SHIPPED, WHOLE, TALK = (Path("checkpoints") / name for name in ("toybox-s", "toybox-whole", "toybox-talk"))
 PROMPTS = [
     "a small red rubber ball bounces in a plain box",
     "a big blue metal ball falls slowly under low gravity",
@@ -43,6 +43,11 @@ WHOLE_PROMPTS = [
     "rain and thunder at night",
     "a car drives past from left to right",
     "a pencil sketch of a bouncing blue ball",
+]
+TALK_PROMPTS = [
+    'a happy face says "hello summer"',
+    'cartoon, a calm face with round glasses says "garden music"',
+    'a face with a red cap says "coffee", rain',
 ]
 WHOLE_STORY = (
     "0: a red ball bounces, oil painting",
@@ -65,6 +70,7 @@ def build_page(
     steps: Steps,
     shipped: dict[str, Path],
     whole: dict[str, Path],
+    talk: dict[str, Path],
     real: list[Path],
     made: dict[str, Path],
     minutes: float,
@@ -86,6 +92,8 @@ def build_page(
         "The last clip is told in four cards, with cuts between them.",
     )
     add_clips(page, whole)
+    page.section("Faces that talk", f"Sampled from {TALK}: what stands in quotes is said.")
+    add_clips(page, talk)
     page.section("The data", "Real held-out clips of the toy world; the sound is on them.")
     page.videos([(p, p.stem) for p in first(OUT / "data", "*.mp4", 4)])
     page.figures([(p, p.stem) for p in first(OUT / "data", "*.png", 2)])
@@ -114,6 +122,7 @@ def main() -> int:
     prompts = [*([args.prompt] if args.prompt else []), *PROMPTS]
     shipped = sample_prompts(steps, SHIPPED, OUT / "shipped", prompts)
     whole = sample_prompts(steps, WHOLE, OUT / "whole", WHOLE_PROMPTS, WHOLE_STORY)
+    talk = sample_prompts(steps, TALK, OUT / "talk", TALK_PROMPTS)
     steps.run(
         "generate shards of the toy world", "toybox", "--out", OUT / "shards", "--clips", args.clips,
         "--validation-clips", 32, "--test-clips", 16, "--workers", 2,
@@ -130,7 +139,7 @@ def main() -> int:
     steps.run(
         "evaluate", "evaluate", "--checkpoint", export, "--clips", 16, "--steps", 24, "--out", OUT / "evaluation"
     )  # fmt: skip
-    page = build_page(steps, shipped, whole, real, made, args.minutes)
+    page = build_page(steps, shipped, whole, talk, real, made, args.minutes)
     print(f"\ndemo finished in {steps.minutes:.1f} minutes: open {page}")
     return 0
 

@@ -41,7 +41,7 @@ def test_a_pair_fits_in_24_megabytes_and_all_weights_in_45():
     assert size(*FOLDERS.values(), CHECKPOINTS / "toybox-s") <= 40e6
 
 
-@pytest.mark.parametrize("name", ["toybox-s", "toybox-whole"])
+@pytest.mark.parametrize("name", ["toybox-s", "toybox-whole", "toybox-talk"])
 def test_a_shipped_transformer_finds_its_codecs_and_samples(name, monkeypatch):
     monkeypatch.chdir(CHECKPOINTS.parent)
     pipeline = Pipeline.from_checkpoint(CHECKPOINTS / name)
