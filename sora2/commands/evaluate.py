@@ -199,15 +199,15 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise MetricError(f"{flag} {value} must be at least 1")
-    of_folder = {"--expect-fps": args.expect_fps, "--expect-seconds": args.expect_seconds}
-    given = [flag for flag, value in of_folder.items() if value is not None]
-    given += ["--expect-sound"] if args.expect_sound else []
-    if given and args.folder is None:
-        raise MetricError(f"{', '.join(given)}: of films of --folder alone")
-    made = {"--task": "text_to_av", "--wording": "grammar", "--seeds": 1, "--interventions": 0}
-    asked = [flag for flag, usual in made.items() if getattr(args, flag[2:]) != usual]
-    if asked and args.checkpoint is None:
-        raise MetricError(f"{', '.join(asked)}: of what a --checkpoint makes alone")
+    usual = build_parser()
+    for there, whose, names in (
+        (args.folder, "films of --folder", ("expect_fps", "expect_seconds", "expect_sound")),
+        (args.checkpoint, "what a --checkpoint makes", ("task", "wording", "seeds", "interventions")),
+    ):
+        given = [n for n in names if there is None and getattr(args, n) != usual.get_default(n)]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise MetricError(f"{flags}: of {whose} alone")
     if args.steps is not None and args.steps < 1:
         raise MetricError(f"--steps {args.steps} must be at least 1")
     if args.sound_checkpoint is not None and (args.checkpoint is None or args.task != "text_to_av"):

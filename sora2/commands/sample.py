@@ -27,9 +27,9 @@ def expand(argv: list[str], args: argparse.Namespace) -> list[tuple[Path, argpar
     if not many and args.out.suffix != ".mp4":
         raise RequestError(f"--out {args.out}: one clip is written as a file; give a name that ends in .mp4")
     clips = []
+    parser = build_parser()
+    parser.exit_on_error = False
     for name, entry, where in entries:
-        parser = build_parser()
-        parser.exit_on_error = False
         try:
             one, rest = parser.parse_known_args([*argv, *entry])
         except argparse.ArgumentError as error:

@@ -53,10 +53,10 @@ class World:
     def at(self, fps: float) -> World:
         """The same at another frame rate: windows as long as those of training at most, in frames and in seconds, so
         that no position leaves the trained range."""
-        if fps >= self.grid.fps or self.frames == 1:
-            return replace(self, grid=replace(self.grid, fps=fps))
-        most = int(self.seconds * fps + 1e-6)
-        frames = 1 + max(1, (most - 1) // self.temporal_stride) * self.temporal_stride
+        frames = self.frames
+        if fps < self.grid.fps and frames > 1:
+            most = int(self.seconds * fps + 1e-6)
+            frames = 1 + max(1, (most - 1) // self.temporal_stride) * self.temporal_stride
         return replace(self, grid=replace(self.grid, fps=fps), frames=frames)
 
     def whole(self, frames: int) -> int:

@@ -103,7 +103,7 @@ class Planner:
             if not any(given is not None and made is not None for given, made in of_use):
                 part = "a voice" if self.person.video is None else "a face"
                 raise RequestError(f"--cameo gives {part} alone, and the clip is to have no such stream")
-        seed = self.request.seed if index == 0 else (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
+        seed = (self.request.seed + 0x9E3779B97F4A7C1 * index) % 2**62
         if script is None:
             whole = Scene(0, canvas.frames, 0, self.request.prompt)
             script = (Line(0.0, self.prompt(whole, start, frames)),)

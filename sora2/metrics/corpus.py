@@ -34,16 +34,19 @@ class Corpus:
     outcomes: Sequence[Outcome]
     reference: Sequence[Outcome] = ()
 
+    def described(self, name: str, *, of_reference: bool = False) -> list[Outcome]:
+        """The clips that have such a description."""
+        outcomes = self.reference if of_reference else self.outcomes
+        return [o for o in outcomes if o.features.get(name) is not None]
+
     def features(self, name: str, *, of_reference: bool = False) -> NDArray[np.float64]:
         """(N, D) descriptions of the clips that have one."""
-        outcomes = self.reference if of_reference else self.outcomes
-        rows = [o.features[name] for o in outcomes if o.features.get(name) is not None]
+        rows = [o.features[name] for o in self.described(name, of_reference=of_reference)]
         return np.array(rows, np.float64) if rows else np.zeros((0, 0))
 
     def prompts(self, name: str, *, of_reference: bool = False) -> list[str]:
-        """Of the clips that have such a description: clips of one prompt are not independent."""
-        outcomes = self.reference if of_reference else self.outcomes
-        return [o.prompt for o in outcomes if o.features.get(name) is not None]
+        """Of the same clips: those of one prompt are not independent."""
+        return [o.prompt for o in self.described(name, of_reference=of_reference)]
 
     def details(self, name: str) -> list[dict[str, Any]]:
         """Details of a clip metric where it was measured.

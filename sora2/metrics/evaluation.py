@@ -93,6 +93,8 @@ def evaluate_rows(
     so that an interrupted evaluation can be continued.
     """
     corpus_metrics = {} if corpus_metrics is None else dict(corpus_metrics)
+    if len({row.name for row in rows}) < len(rows):
+        raise ValueError(f"rows of one name: {[row.name for row in rows]}")
     features = tuple(dict.fromkeys(f for m in corpus_metrics.values() for f in m.features))
     weights = tuple(dict.fromkeys(w for m in corpus_metrics.values() for w in m.weights))
     result = Evaluation(dict(metrics), corpus_metrics)

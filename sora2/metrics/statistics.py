@@ -20,12 +20,16 @@ class Interval:
     clusters: int  # independent groups of them
 
 
-def resample(clusters: Sequence[Hashable], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of one bootstrap draw of whole clusters: as many clusters as there are, with replacement."""
-    members: dict[Hashable, list[int]] = {}
+def members(clusters: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    """Rows of each cluster, in the order in which clusters come first."""
+    rows: dict[Hashable, list[int]] = {}
     for row, cluster in enumerate(clusters):
-        members.setdefault(cluster, []).append(row)
-    groups = list(members.values())
+        rows.setdefault(cluster, []).append(row)
+    return [np.array(found) for found in rows.values()]
+
+
+def resample(groups: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of one bootstrap draw of whole groups of them: as many groups as there are, with replacement."""
     return np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
 
 
@@ -48,22 +52,18 @@ def clustered_bootstrap(
         raise ValueError(f"{len(x)} values but {len(clusters)} cluster labels")
     if not len(x):
         return Interval(np.nan, np.nan, np.nan, 0, 0)
-    names = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
-    groups: list[list[float]] = [[] for _ in names]
-    for value, cluster in zip(x, clusters, strict=True):
-        groups[names[cluster]].append(value)
-    members = [np.asarray(g) for g in groups]
+    groups = [x[rows] for rows in members(clusters)]
     estimate = float(statistic(x))
-    if len(members) < 2:
-        return Interval(estimate, np.nan, np.nan, len(x), len(members))
+    if len(groups) < 2:
+        return Interval(estimate, np.nan, np.nan, len(x), len(groups))
     rng = np.random.default_rng(seed)
-    draw = rng.integers(len(members), size=(draws, len(members)))
+    draw = rng.integers(len(groups), size=(draws, len(groups)))
     if statistic is np.mean:  # of whole clusters, from their sums
-        sums, counts = np.array([m.sum() for m in members]), np.array([len(m) for m in members])
+        sums, counts = np.array([m.sum() for m in groups]), np.array([len(m) for m in groups])
         estimates = sums[draw].sum(axis=1) / counts[draw].sum(axis=1)
-    elif len({len(m) for m in members}) == 1 and statistic is np.median:
-        estimates = np.median(np.stack(members)[draw].reshape(draws, -1), axis=1)
+    elif len({len(m) for m in groups}) == 1 and statistic is np.median:
+        estimates = np.median(np.stack(groups)[draw].reshape(draws, -1), axis=1)
     else:
-        estimates = np.array([statistic(np.concatenate([members[i] for i in row])) for row in draw])
+        estimates = np.array([statistic(np.concatenate([groups[i] for i in row])) for row in draw])
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high), len(x), len(members))
+    return Interval(estimate, float(low), float(high), len(x), len(groups))

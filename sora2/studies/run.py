@@ -209,14 +209,14 @@ class StudyRunner:
         order = list(self.study.cells)
         entries = [json.loads(path.read_text()) for path in (self.folder / "cells").glob("*.json")]
         entries = [e for e in entries if e["cell"] in order]
-        earlier = [e for e in entries if e["asked"] != self._fingerprint(e["cell"], e["seed"])]
-        for e in earlier:
-            print(
-                f"{self.name}: {e['cell']}, seed {e['seed']}: left out, the study asked otherwise then",
-                flush=True,
-            )
-        entries = [e for e in entries if e not in earlier]
         entries.sort(key=lambda e: (order.index(e["cell"]), e["seed"]))
+        asked_now = []
+        for e in entries:
+            if e["asked"] == self._fingerprint(e["cell"], e["seed"]):
+                asked_now.append(e)
+            else:
+                cell = f"{e['cell']}, seed {e['seed']}"
+                print(f"{self.name}: {cell}: left out, the study asked otherwise then", flush=True)
         save_json(
             {
                 "study": self.name,
@@ -233,7 +233,7 @@ class StudyRunner:
                     for kind in self.study.evaluations
                     if (path := self._real_record(kind)).is_file()
                 },
-                "cells": entries,
+                "cells": asked_now,
             },
             self.record,
         )

@@ -21,7 +21,7 @@ TOLERANCE_SECONDS = 0.045
 def av_f1_45_above_chance(corpus: Corpus) -> MetricValue:
     """Mean F1 of impacts seen and heard within 45 ms beyond that of shuffled pairs of picture and sound: 1 perfect, 0
     no better than the sound of any clip of another caption. A clip without events counts 0."""
-    found = [o.features["events"] for o in corpus.outcomes if o.features.get("events") is not None]
+    found = [o.features["events"] for o in corpus.described("events")]
     prompts = corpus.prompts("events")
     if len(found) < 4:
         raise Unmeasurable(f"{len(found)} clips have picture and sound; 4 are needed to shuffle them")

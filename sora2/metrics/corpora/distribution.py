@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sora2.metrics.corpus import Corpus
 from sora2.metrics.registry import corpus_metric
-from sora2.metrics.statistics import resample
+from sora2.metrics.statistics import members, resample
 from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
@@ -128,7 +128,7 @@ def _interval(x: Array, y: Array, corpus: Corpus, name: str, distance: Distance)
     moved back by that bias.
     """
     rng = np.random.default_rng(0)
-    of_x, of_y = corpus.prompts(name), corpus.prompts(name, of_reference=True)
+    of_x, of_y = members(corpus.prompts(name)), members(corpus.prompts(name, of_reference=True))
     draws = [distance(x[resample(of_x, rng)], y[resample(of_y, rng)]) for _ in range(BOOTSTRAPS)]
     centre = distance(x, y)
     low, high = np.quantile(draws, (0.025, 0.975)) - (np.mean(draws) - centre)

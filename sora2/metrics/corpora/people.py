@@ -14,7 +14,7 @@ from sora2.metrics.measures.mouth import UNNOTICED
 from sora2.metrics.mouth_lag import agreement
 from sora2.metrics.networks import whisper
 from sora2.metrics.registry import corpus_metric
-from sora2.metrics.statistics import clustered_bootstrap, resample
+from sora2.metrics.statistics import clustered_bootstrap, members, resample
 from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
@@ -24,16 +24,16 @@ BOOTSTRAPS = 200
 
 
 def _separation(corpus: Corpus, name: str) -> MetricValue:
-    found = [o.features[name] for o in corpus.outcomes if o.features.get(name) is not None]
+    found = [o.features[name] for o in corpus.described(name)]
     if len(found) < FEWEST:
         raise Unmeasurable(f"{len(found)} clips have a {name} and enrolment; {FEWEST} are needed")
     own, known = (np.array([f[key] for f in found], np.float64) for key in ("own", "enrolled"))
-    prompts = corpus.prompts(name)
+    clips_of = members(corpus.prompts(name))
     value, same, different = separation(own, known)
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(BOOTSTRAPS):
-        chosen = resample(prompts, rng)
+        chosen = resample(clips_of, rng)
         try:
             draws.append(separation(own[chosen], known[chosen])[0])
         except Unmeasurable:
@@ -64,7 +64,7 @@ def voice_identity_auc(corpus: Corpus) -> MetricValue:
 def mouth_sync_above_chance(corpus: Corpus) -> MetricValue:
     """Mean correlation of mouth and voice within a lag of 45 ms beyond that of shuffled pairs, of what is above it: 1
     perfect, 0 no better than anybody else's voice."""
-    found = [o.features["mouth"] for o in corpus.outcomes if o.features.get("mouth") is not None]
+    found = [o.features["mouth"] for o in corpus.described("mouth")]
     prompts = corpus.prompts("mouth")
     if len(found) < FEWEST:
         raise Unmeasurable(f"{len(found)} clips show a mouth and have a voice; {FEWEST} are needed")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sora2.metrics.corpus import Corpus
 from sora2.metrics.registry import corpus_metric
+from sora2.metrics.statistics import members
 from sora2.metrics.values import MetricValue, Unmeasurable
 
 Array = NDArray[np.float64]
@@ -38,14 +39,13 @@ def response(commanded: Sequence[float], measured: Sequence[float], groups: Sequ
     if np.ptp(x) < 1e-9:
         raise Unmeasurable("all clips command the same value")
     names = list(groups) if len(set(groups)) < len(groups) else [""] * len(x)
-    members = [np.flatnonzero(np.array(names) == g) for g in dict.fromkeys(names)]
-    table = np.array([_moments(x[m], y[m]) for m in members])  # (groups, 3)
+    table = np.array([_moments(x[m], y[m]) for m in members(names)])  # (groups, 3)
     if table[:, 1].sum() < 1e-12:
         raise Unmeasurable("within groups all clips command the same value")
     xy, xx, yy = table.sum(axis=0)
     rng = np.random.default_rng(0)
-    if len(members) > 1:
-        draws = table[rng.integers(len(members), size=(1000, len(members)))].sum(axis=1)
+    if len(table) > 1:
+        draws = table[rng.integers(len(table), size=(1000, len(table)))].sum(axis=1)
     else:
         draws = np.array([_moments(x[i], y[i]) for i in rng.integers(len(x), size=(1000, len(x)))])
     low, high = np.quantile(draws[:, 0] / np.maximum(draws[:, 1], 1e-12), (0.025, 0.975))
@@ -54,7 +54,7 @@ def response(commanded: Sequence[float], measured: Sequence[float], groups: Sequ
         "interval": [float(low), float(high)],
         "correlation": float(xy / np.sqrt(xx * yy)) if yy > 0 else 0.0,
         "clips": len(x),
-        "groups": len(members),
+        "groups": len(table),
     }
 
 
